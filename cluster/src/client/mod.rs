@@ -1,0 +1,5 @@
+//! The small client: what talks to the master redis.
+
+mod master;
+
+pub use master::{MasterUrl, MasterUrlError};

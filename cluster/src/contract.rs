@@ -1,0 +1,199 @@
+//! The wire contract: what stands in the master redis, and what is said on its channels.
+//!
+//! Old Node.js clients, agents and coordinators read and write the same keys and channels, so the names and the shapes of the
+//! fields here are fixed. What this system adds travels as extra fields, which old readers ignore, and in keys of its own.
+//! A reader tolerates fields that it does not know and keeps them, so that a map written back has lost nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// HASH in the master: field = node name, value = JSON of one [`Node`].
+pub const NODE_SET_KEY: &str = "rvolcluster:nodeset";
+/// Channel from the coordinator to the clients. Old clients raise an error on any message type but `update_nodes`.
+pub const CLIENT_BUS: &str = "RedisVolatileClusterBus";
+/// Channel from agents (and proxies) to the coordinator. Old coordinators ignore types that they do not know.
+pub const AGENT_BUS: &str = "RedisVolatileClusterSlaveBus";
+/// STRING in the master: the epoch of the node map that [`NODE_SET_KEY`] holds. Absent where only an old coordinator writes.
+pub const EPOCH_KEY: &str = "rvolcluster:epoch";
+/// STRING in the master, with an expiry: the token of the coordinator that leads.
+pub const LEASE_KEY: &str = "rvolcluster:leader";
+
+/// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
+pub type Epoch = u64;
+
+/// All known nodes by name, those that are down included.
+pub type NodeMap = BTreeMap<String, Node>;
+
+/// Where a node's redis listens. Old clients hand this to their redis library as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// ACL user, where the node wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Password, where the node wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Whatever else the writer put there.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Endpoint {
+    /// An endpoint without credentials.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Endpoint { host: host.into(), port, username: None, password: None, other: Map::new() }
+    }
+
+    /// `host:port`, with an IPv6 address in brackets: the form that sockets are opened by.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// `host:port` as the old system joins them: a node's name unless it was given another.
+    pub fn default_name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// One node, as the hash and the `update_nodes` message hold it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Where its redis listens.
+    pub config: Endpoint,
+    /// Its share of the keys relative to the other nodes.
+    pub weight: f64,
+    /// Whether keys may be sent to it.
+    pub up: bool,
+    /// When `up` last changed, in ms since the Unix epoch; 1 for a node that has only ever been up.
+    #[serde(default)]
+    pub state_change_time: u64,
+    /// Decides where its keys live; `host:port` unless the agent was told otherwise.
+    pub name: String,
+    /// The last message of its agent, in ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ping: Option<u64>,
+    /// `run_id` of the redis that was emptied when the node joined. Ours; absent from old writers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// Version of its redis. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// What an agent says of its node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Announcement {
+    /// Where the node's redis listens.
+    pub config: Endpoint,
+    /// The node's weight.
+    pub weight: f64,
+    /// The node's name, where it is not `host:port`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `run_id` of its redis. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// Version of its redis. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Fields of other writers.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Announcement {
+    /// The name under which the node is registered.
+    pub fn node_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.config.default_name())
+    }
+}
+
+/// A message on [`CLIENT_BUS`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum ClientBusMessage {
+    /// The whole node map.
+    UpdateNodes {
+        /// All known nodes.
+        node_map: NodeMap,
+        /// The map's epoch; absent from an old coordinator.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<Epoch>,
+    },
+}
+
+/// A message on [`AGENT_BUS`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum AgentBusMessage {
+    /// The node's redis answers PING. Sent every 5 s, and at once when it comes up.
+    NodeUp {
+        /// The node.
+        node: Announcement,
+    },
+    /// The agent saw its redis die. Ours.
+    NodeDown {
+        /// The node's name.
+        name: String,
+        /// `run_id` of the redis that died, so that a late message cannot hit its successor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run_id: Option<String>,
+        /// What was seen, for the log.
+        reason: String,
+    },
+    /// The node goes away in good order. Ours.
+    NodeLeaving {
+        /// The node's name.
+        name: String,
+        /// `run_id` of the redis that leaves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run_id: Option<String>,
+    },
+    /// A proxy cannot use a node; the coordinator should look at once. Ours.
+    NodeSuspect {
+        /// The node's name.
+        name: String,
+        /// Which proxy says so.
+        reporter: String,
+        /// What was seen, for the log.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_node_of_the_old_system_and_keeps_what_it_does_not_know() {
+        let text = r#"{"config":{"host":"127.0.0.1","port":7303,"family":4},"weight":3,"up":true,"stateChangeTime":1,"name":"127.0.0.1:7303","lastPing":1795402687451,"colour":"red"}"#;
+        let node: Node = serde_json::from_str(text).unwrap();
+        assert_eq!((node.weight, node.up, node.last_ping), (3.0, true, Some(1795402687451)));
+        let back: Value = serde_json::to_value(&node).unwrap();
+        assert_eq!(back["colour"], "red");
+        assert_eq!(back["config"]["family"], 4);
+        assert!(back.get("runId").is_none());
+    }
+
+    #[test]
+    fn messages_have_the_old_forms() {
+        let up: AgentBusMessage =
+            serde_json::from_str(r#"{"type":"node_up","node":{"config":{"host":"h","port":7303},"weight":3}}"#).unwrap();
+        let AgentBusMessage::NodeUp { node } = &up else { panic!("{up:?}") };
+        assert_eq!(node.node_name(), "h:7303");
+        let text = serde_json::to_string(&ClientBusMessage::UpdateNodes { node_map: NodeMap::new(), epoch: Some(7) }).unwrap();
+        assert_eq!(text, r#"{"type":"update_nodes","nodeMap":{},"epoch":7}"#);
+        assert!(serde_json::from_str::<AgentBusMessage>(r#"{"type":"node_dance"}"#).is_err());
+    }
+}

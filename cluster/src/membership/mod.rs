@@ -1,0 +1,1 @@
+//! Membership decided: `step(event, now) -> actions`.
