@@ -45,6 +45,18 @@ impl<'a> Args<'a> {
         self.ranges.iter().map(move |range| &bytes[range.start as usize..(range.start + range.len) as usize])
     }
 
+    /// Arguments `from..to` as they stand in the request, each with its `$` line and its line end: what a part of a split request is
+    /// made of. `from` must be at least 1, and `from <= to <= len`.
+    pub fn raw(&self, from: usize, to: usize) -> &'a [u8] {
+        &self.bytes[self.end(from)..self.end(to)]
+    }
+
+    /// Offset behind the argument before `index`, where argument `index`'s `$` line starts.
+    fn end(&self, index: usize) -> usize {
+        let before = self.ranges[index - 1];
+        (before.start + before.len) as usize + 2
+    }
+
     /// The request as it came.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
