@@ -1,0 +1,67 @@
+//! What a coordinator is told. Nothing behind this parses text.
+
+use std::time::Duration;
+
+use vrc_cluster::client::MasterUrl;
+
+/// A coordinator's settings. [`Config::new`] gives the usual ones for a master.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The redis that holds the node map and carries the messages.
+    pub master: MasterUrl,
+    /// Let the master's own redis serve as a node too. It is then emptied of all but the coordination keys when it joins.
+    pub allow_master: bool,
+    /// Flush the guest databases of the nodes that stay when one goes down. Off beside old clients (`--placement legacy`),
+    /// which know no guest databases and may keep data of their own in any database.
+    pub guest_databases: bool,
+    /// Pause between two PINGs on the connection that is kept open to every node.
+    pub ping_interval: Duration,
+    /// A node that has left a PING unanswered this long is down.
+    pub ping_timeout: Duration,
+    /// A node whose agent has said nothing for this long is down.
+    pub agent_timeout: Duration,
+    /// A node that has been down this long is forgotten, and its keys get a new home.
+    pub forget_after: Duration,
+    /// How long the lease outlives the leader's last renewal. The standby leads within this and a moment.
+    pub lease: Duration,
+    /// How often the leader renews, and how often a standby tries.
+    pub lease_interval: Duration,
+    /// How long a request to the master may take before the connection is given up.
+    pub master_timeout: Duration,
+    /// How long emptying a joining node may take.
+    pub join_flush_timeout: Duration,
+    /// How long the nodes that stay may take to flush their guest databases before they count as down themselves.
+    pub guest_flush_timeout: Duration,
+    /// How long readers are given to take up a map before what it changed is built upon.
+    pub settle: Duration,
+    /// First pause before a node that goes down again and again is let back; doubled each time.
+    pub flap_pause: Duration,
+    /// Longest such pause.
+    pub flap_pause_max: Duration,
+    /// A node that has stayed up this long is forgiven its past.
+    pub flap_forgiven_after: Duration,
+}
+
+impl Config {
+    /// The usual settings.
+    pub fn new(master: MasterUrl) -> Self {
+        Config {
+            master,
+            allow_master: false,
+            guest_databases: true,
+            ping_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(3),
+            agent_timeout: Duration::from_secs(45),
+            forget_after: Duration::from_secs(20 * 60),
+            lease: Duration::from_secs(2),
+            lease_interval: Duration::from_millis(500),
+            master_timeout: Duration::from_secs(1),
+            join_flush_timeout: Duration::from_secs(60),
+            guest_flush_timeout: Duration::from_secs(1),
+            settle: Duration::from_millis(100),
+            flap_pause: Duration::from_secs(1),
+            flap_pause_max: Duration::from_secs(60),
+            flap_forgiven_after: Duration::from_secs(5 * 60),
+        }
+    }
+}
