@@ -1,1 +1,37 @@
-//! agent
+//! The agent: registers a redis server as a node of the cluster, and can start and watch such servers.
+//!
+//! [`run`] watches one redis over a connection that it keeps open, and tells the coordinator through the master what it sees.
+//! It decides nothing about membership and writes nothing but its messages and, in the node itself, its marker (`admission`).
+//! [`spawn`] runs redis servers; [`run_fleet`] joins the two.
+
+mod admission;
+mod announcer;
+mod backoff;
+mod config;
+mod fleet;
+mod info;
+mod link;
+pub mod spawn;
+mod watcher;
+
+pub use admission::Refused;
+pub use config::{Config, ConfigError, NodeTarget};
+pub use fleet::{FleetConfig, run_fleet};
+
+use tokio_util::sync::CancellationToken;
+
+/// Watches and announces one node until `shutdown`, then says that it leaves.
+///
+/// A redis or a master that is not there, or not yet, is waited for.
+///
+/// # Errors
+/// [`ConfigError`] for a configuration that makes no sense, and [`Refused`] for a redis that must not become a node: see
+/// [`anyhow::Error::downcast_ref`].
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    config.check()?;
+    let (sightings, seen) = tokio::sync::watch::channel(watcher::Sighting::Nothing);
+    tokio::select! {
+        refused = watcher::watch(&config, sightings) => Err(refused.into()),
+        announced = announcer::announce(&config, seen, shutdown) => Ok(announced?),
+    }
+}

@@ -20,6 +20,9 @@ pub const EPOCH_KEY: &str = "rvolcluster:epoch";
 /// STRING in the master, with an expiry: the token of the coordinator that leads.
 pub const LEASE_KEY: &str = "rvolcluster:leader";
 
+/// All keys in the master that hold the cluster together, as opposed to data.
+pub const COORDINATION_KEYS: [&str; 3] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY];
+
 /// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
 pub type Epoch = u64;
 
@@ -53,6 +56,20 @@ impl Endpoint {
     /// `host:port`, with an IPv6 address in brackets: the form that sockets are opened by.
     pub fn address(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// Whether it speaks TLS: the option `tls` of the old clients' redis libraries, an object that may be empty.
+    pub fn tls(&self) -> bool {
+        matches!(self.other.get("tls"), Some(Value::Object(_) | Value::Bool(true)))
+    }
+
+    /// Says whether it speaks TLS.
+    pub fn set_tls(&mut self, tls: bool) {
+        if !tls {
+            self.other.remove("tls");
+        } else if !self.tls() {
+            self.other.insert("tls".to_owned(), Value::Object(Map::new()));
+        }
     }
 
     /// `host:port` as the old system joins them: a node's name unless it was given another.
@@ -184,6 +201,18 @@ mod tests {
         assert_eq!(back["colour"], "red");
         assert_eq!(back["config"]["family"], 4);
         assert!(back.get("runId").is_none());
+    }
+
+    #[test]
+    fn tls_is_what_the_old_libraries_take_for_it() {
+        let tls = |text: &str| serde_json::from_str::<Endpoint>(&format!(r#"{{"host":"h","port":1{text}}}"#)).unwrap().tls();
+        assert!(tls(r#","tls":{}"#) && tls(r#","tls":{"servername":"x"}"#) && tls(r#","tls":true"#));
+        assert!(!tls("") && !tls(r#","tls":false"#) && !tls(r#","tls":null"#));
+        let mut endpoint = Endpoint::new("h", 1);
+        endpoint.set_tls(true);
+        assert_eq!(serde_json::to_string(&endpoint).unwrap(), r#"{"host":"h","port":1,"tls":{}}"#);
+        endpoint.set_tls(false);
+        assert_eq!(endpoint, Endpoint::new("h", 1));
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! Tells the coordinator, through the master, what is seen of the node.
+//!
+//! Messages on a pub/sub channel may be lost, and nothing depends on a single one: what was said last is said again after each
+//! reconnect, and a node that answers is announced again and again.
+
+use std::time::Duration;
+
+use redis::{RedisResult, aio::MultiplexedConnection};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use vrc_cluster::contract::{AGENT_BUS, AgentBusMessage};
+
+use crate::{
+    backoff::Backoff,
+    config::Config,
+    link::{self, Lifeline},
+    watcher::Sighting,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Announces what is `seen` until `shutdown`, then says good-bye, which takes no longer than the configured time.
+pub(crate) async fn announce(
+    config: &Config,
+    seen: watch::Receiver<Sighting>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut announcer = Announcer { config, client: config.master.client()?, seen, publisher: None, unheard: 0 };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        never = announcer.keep_announcing() => match never {},
+    }
+    match timeout(config.leave_timeout, announcer.leave()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(master = %config.master, %error, "could not say that the node leaves"),
+        Err(_) => warn!(master = %config.master, "could not say that the node leaves within {:?}", config.leave_timeout),
+    }
+    Ok(())
+}
+
+struct Announcer<'a> {
+    config: &'a Config,
+    client: redis::Client,
+    seen: watch::Receiver<Sighting>,
+    publisher: Option<MultiplexedConnection>,
+    /// How many messages in a row reached no coordinator.
+    unheard: u32,
+}
+
+impl Announcer<'_> {
+    async fn keep_announcing(&mut self) -> std::convert::Infallible {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut complaint = None;
+        loop {
+            match self.connect().await {
+                Ok(mut lifeline) => {
+                    info!(master = %self.config.master, "connected to the master");
+                    (complaint, self.unheard) = (None, 0);
+                    backoff.reset();
+                    if let Err(error) = self.announce_over(&mut lifeline).await {
+                        warn!(master = %self.config.master, %error, "lost the master");
+                    }
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    if complaint.as_ref() != Some(&reason) {
+                        warn!(master = %self.config.master, reason, "cannot reach the master, trying on");
+                        complaint = Some(reason);
+                    }
+                }
+            }
+            self.publisher = None;
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    async fn connect(&mut self) -> RedisResult<Lifeline> {
+        let mut lifeline = Lifeline::open(&self.client, self.config.connect_timeout).await?;
+        // A master that accepts connections and no more must not reset the pauses.
+        lifeline.ping(self.config.connect_timeout).await?;
+        self.publisher = Some(link::connect(&self.client, self.config.connect_timeout).await?);
+        Ok(lifeline)
+    }
+
+    /// Returns when the connection is lost.
+    async fn announce_over(&mut self, lifeline: &mut Lifeline) -> RedisResult<()> {
+        let mut next = Instant::now();
+        loop {
+            let sighting = self.seen.borrow_and_update().clone();
+            if let Some(message) = self.message(&sighting) {
+                self.say(&message).await?;
+            }
+            next = next.max(Instant::now()) + self.config.announce_interval;
+            loop {
+                tokio::select! {
+                    () = lifeline.lost() => return Err(redis::RedisError::from((redis::ErrorKind::Io, "connection lost"))),
+                    // Fails only when nobody watches any more, and then this is about to be dropped.
+                    Ok(()) = self.seen.changed() => break,
+                    () = tokio::time::sleep_until(next) => {
+                        // A death is said once; afterwards it is the coordinator's to find out what it wants to know.
+                        if matches!(sighting, Sighting::Up { .. }) {
+                            break;
+                        }
+                        next = Instant::now() + self.config.announce_interval;
+                    }
+                }
+            }
+        }
+    }
+
+    fn message(&self, sighting: &Sighting) -> Option<AgentBusMessage> {
+        match sighting.clone() {
+            Sighting::Nothing => None,
+            Sighting::Up { run_id, version } => Some(AgentBusMessage::NodeUp { node: self.config.announcement(run_id, version) }),
+            Sighting::Down { run_id, reason } => {
+                Some(AgentBusMessage::NodeDown { name: self.config.node_name(), run_id, reason })
+            }
+        }
+    }
+
+    async fn say(&mut self, message: &AgentBusMessage) -> RedisResult<()> {
+        let Some(publisher) = &mut self.publisher else {
+            return Err(redis::RedisError::from((redis::ErrorKind::Io, "not connected")));
+        };
+        let text = serde_json::to_string(message)
+            .map_err(|error| redis::RedisError::from((redis::ErrorKind::Client, "cannot write a message", error.to_string())))?;
+        let hearers: u64 = redis::cmd("PUBLISH").arg(AGENT_BUS).arg(text).query_async(publisher).await?;
+        debug!(hearers, "said {}", kind(message));
+        self.unheard = if hearers == 0 { self.unheard.saturating_add(1) } else { 0 };
+        // The first may come before the coordinator of a cluster that is just starting.
+        if self.unheard == 2 {
+            warn!(master = %self.config.master, "no coordinator listens there");
+        }
+        Ok(())
+    }
+
+    /// Says that the node leaves, over a new connection if there is none.
+    async fn leave(&mut self) -> RedisResult<()> {
+        let sighting = self.seen.borrow().clone();
+        if sighting == Sighting::Nothing {
+            return Ok(());
+        }
+        let run_id = sighting.run_id().cloned();
+        let message = AgentBusMessage::NodeLeaving { name: self.config.node_name(), run_id };
+        if self.publisher.is_some() && self.say(&message).await.is_ok() {
+            return Ok(());
+        }
+        self.publisher = Some(link::connect(&self.client, self.config.connect_timeout).await?);
+        self.say(&message).await
+    }
+}
+
+fn kind(message: &AgentBusMessage) -> &'static str {
+    match message {
+        AgentBusMessage::NodeUp { .. } => "node_up",
+        AgentBusMessage::NodeDown { .. } => "node_down",
+        AgentBusMessage::NodeLeaving { .. } => "node_leaving",
+        AgentBusMessage::NodeSuspect { .. } => "node_suspect",
+    }
+}
