@@ -161,5 +161,6 @@ fn kind(message: &AgentBusMessage) -> &'static str {
         AgentBusMessage::NodeDown { .. } => "node_down",
         AgentBusMessage::NodeLeaving { .. } => "node_leaving",
         AgentBusMessage::NodeSuspect { .. } => "node_suspect",
+        AgentBusMessage::LeaderLeft {} => "leader_left",
     }
 }

@@ -25,6 +25,10 @@ pub const COORDINATION_KEYS: [&str; 3] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY];
 
 /// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
 pub type Epoch = u64;
+/// The greatest epoch: what a JavaScript or Lua number holds exactly. A greater one is nobody's and counts as absent.
+pub const EPOCH_MAX: Epoch = (1 << 53) - 1;
+/// Clients have the databases 0 to 7; the guests of database d live in d + 8.
+pub const CLIENT_DATABASES: u8 = 8;
 
 /// All known nodes by name, those that are down included.
 pub type NodeMap = BTreeMap<String, Node>;
@@ -186,6 +190,8 @@ pub enum AgentBusMessage {
         /// What was seen, for the log.
         reason: String,
     },
+    /// The leading coordinator stops; another may take the lease at once. Ours.
+    LeaderLeft {},
 }
 
 #[cfg(test)]
