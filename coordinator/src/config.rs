@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vrc_cluster::client::MasterUrl;
+use anyhow::ensure;
+use vrc_cluster::{client::MasterUrl, membership::Options};
 
 /// A coordinator's settings. [`Config::new`] gives the usual ones for a master.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub lease: Duration,
     /// How often the leader renews, and how often a standby tries.
     pub lease_interval: Duration,
+    /// How long a node whose connection was lost may take to answer on a new one before it counts as down.
+    pub recheck: Duration,
     /// How long a request to the master may take before the connection is given up.
     pub master_timeout: Duration,
     /// How long emptying a joining node may take.
@@ -55,6 +58,7 @@ impl Config {
             forget_after: Duration::from_secs(20 * 60),
             lease: Duration::from_secs(2),
             lease_interval: Duration::from_millis(500),
+            recheck: Duration::from_millis(200),
             master_timeout: Duration::from_secs(1),
             join_flush_timeout: Duration::from_secs(60),
             guest_flush_timeout: Duration::from_secs(1),
@@ -63,5 +67,54 @@ impl Config {
             flap_pause_max: Duration::from_secs(60),
             flap_forgiven_after: Duration::from_secs(5 * 60),
         }
+    }
+
+    /// What of this membership decides by.
+    pub(crate) fn options(&self) -> Options {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4);
+        Options {
+            allow_master: self.allow_master,
+            guest_databases: self.guest_databases,
+            ping_interval_ms: ms(self.ping_interval),
+            ping_timeout_ms: ms(self.ping_timeout),
+            recheck_ms: ms(self.recheck),
+            agent_timeout_ms: ms(self.agent_timeout),
+            forget_after_ms: ms(self.forget_after),
+            lease_ms: ms(self.lease),
+            lease_interval_ms: ms(self.lease_interval),
+            join_flush_timeout_ms: ms(self.join_flush_timeout),
+            guest_flush_timeout_ms: ms(self.guest_flush_timeout),
+            settle_ms: ms(self.settle),
+            flap_pause_ms: ms(self.flap_pause),
+            flap_pause_max_ms: ms(self.flap_pause_max),
+            flap_forgiven_after_ms: ms(self.flap_forgiven_after),
+        }
+    }
+
+    /// Settings that contradict each other would show as a coordinator that does not lead, or nodes that never stay up.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+        for (name, duration) in [
+            ("ping interval", self.ping_interval),
+            ("ping timeout", self.ping_timeout),
+            ("agent timeout", self.agent_timeout),
+            ("forget time", self.forget_after),
+            ("lease", self.lease),
+            ("lease interval", self.lease_interval),
+            ("recheck time", self.recheck),
+            ("master timeout", self.master_timeout),
+            ("join flush timeout", self.join_flush_timeout),
+            ("guest flush timeout", self.guest_flush_timeout),
+        ] {
+            ensure!(duration >= Duration::from_millis(10), "the {name} is {duration:?}, less than 10 ms");
+            ensure!(duration <= LONGEST, "the {name} is {duration:?}, more than a year");
+        }
+        ensure!(
+            self.lease >= 2 * self.lease_interval,
+            "the lease ({:?}) must outlive two renewals, {:?} apart",
+            self.lease,
+            self.lease_interval
+        );
+        Ok(())
     }
 }

@@ -1,1 +1,732 @@
-//! Membership decided: `step(event, now) -> actions`.
+//! Membership decided: who is in, who is down, and what has to happen before the next map may say so.
+//!
+//! [`Membership::step`] is handed what happened and the time, and says what is to be done. It has no socket, no clock and no
+//! randomness, so that every schedule of faults can be played to it. The coordinator only carries out.
+//!
+//! # The rules
+//! - **One leader.** The lease is a key with an expiry in the master. Every write names the lease's token, and the master does
+//!   nothing when it no longer holds. After a write whose outcome is not known, the leader takes a new token before it
+//!   reads the map anew, so that the old write can no longer land.
+//! - **The epoch only grows**: one more than any seen, or the time of day, whichever is greater. So a master and a
+//!   coordinator that both lost their memory still go past what readers hold.
+//! - **Emptied before shown up.** A node that joins, comes back, or whose process is another one is shown down, where it was
+//!   shown up, and is emptied after that map stands; only then a map shows it up.
+//! - **Guests flushed before shown down.** When a node goes down, the guest databases of all that are up are flushed, after the map
+//!   that showed the node up was acknowledged and before the one that shows it down is written.
+//! - **What no map has said can be taken back.** A node that was found down, and whose very process answers again
+//!   before a map said so, is up: nobody was told otherwise. A new leader takes the master's map as what was said, checks each node that is
+//!   up in it by its run id, and only then publishes. Nothing is flushed for a change of leader or a restart of the master.
+//! - **A connection that was merely cut costs nothing**: a new one is tried first, and refused at once by a redis that died.
+//! - **Silence of all is not believed**: when every node goes silent at once it is rather our own network.
+
+mod event;
+mod member;
+mod notice;
+mod options;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use event::{Action, Event, FlushId, LeaseAnswer, LinkId, MapWrite, Now, RequestId, Scope, Server, WriteAnswer};
+use member::{Cause, Member, Published};
+pub use notice::{Change, Level, Notice, What};
+pub use options::{NAME_LEN_MAX, NODES_MAX, Options, STEP_AT_LEAST_EVERY_MS, WEIGHTS};
+pub use status::{NodeState, NodeStatus, Status};
+
+use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Epoch, Node, NodeMap};
+
+/// A coordinator's mind.
+#[derive(Debug)]
+pub struct Membership {
+    /// Names this coordinator in lease tokens; no two coordinators have the same.
+    instance: String,
+    book: Book,
+    lease: Lease,
+    members: BTreeMap<String, Member>,
+    last_step: Option<Now>,
+}
+
+/// What the members of one membership share while they are stepped.
+#[derive(Debug)]
+pub(crate) struct Book {
+    options: Options,
+    /// The role is [`Role::Leading`].
+    leading: bool,
+    /// We lead, and the lease cannot have run out. A node emptied by one who does not lead may be in use by then.
+    may_flush: bool,
+    master_up: bool,
+    master_run_id: Option<String>,
+    bus_up_since_ms: Option<u64>,
+    /// The greatest epoch that was seen or issued.
+    epoch: Epoch,
+    /// The last map known to have been published, and its epoch.
+    base: NodeMap,
+    base_epoch: Epoch,
+    /// Counts the nodes that went down: a guest flush makes up for those before its beginning.
+    guest_need: u64,
+    /// Names of nodes that the next map may show otherwise.
+    pending: BTreeMap<String, Pending>,
+    /// What stands in the master is not known to be `base`.
+    rewrite: bool,
+    writing: Option<Writing>,
+    /// Nodes that a write of unknown outcome showed down, and the greatest epoch of such a write.
+    tainted: BTreeSet<String>,
+    tainted_epoch: Epoch,
+    next_id: u64,
+    actions: Vec<Action>,
+    /// Something that [`Status`] shows may have changed.
+    touched: bool,
+    all_silent_told: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    what: What,
+    since_ms: u64,
+}
+
+#[derive(Debug)]
+struct Writing {
+    request: RequestId,
+    epoch: Epoch,
+    map: NodeMap,
+    changes: Vec<(String, What, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The lease is not ours, or not known to be.
+    Standby,
+    /// The lease is ours, the map is being read.
+    Reading(RequestId),
+    Leading,
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Lease {
+    role: Role,
+    /// Counts our tokens. A new one fences whatever was sent under the one before.
+    term: u64,
+    /// The lease is ours until then, as far as we know.
+    until_ms: u64,
+    next_at_ms: u64,
+    asked: Option<(RequestId, u64)>,
+    /// A read of the map for memory's sake, as a standby.
+    remembering: Option<RequestId>,
+    /// Connections to nodes are kept: we lead, or may lead again in a moment.
+    watching: bool,
+    told: Option<bool>,
+}
+
+impl Book {
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn push(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.actions.push(Action::Notice(notice));
+    }
+
+    fn is_master(&self, server: &Server) -> bool {
+        self.master_run_id.as_deref() == Some(server.run_id.as_str())
+    }
+
+    fn being_shown_down(&self, name: &str) -> bool {
+        self.writing.as_ref().and_then(|writing| writing.map.get(name)).is_some_and(|node| !node.up)
+    }
+
+    /// The next map may show the node otherwise.
+    fn changed(&mut self, name: &str, what: What, now: Now) {
+        self.touched = true;
+        match self.pending.get_mut(name) {
+            Some(pending) if what == What::Altered => _ = pending,
+            Some(pending) => pending.what = what,
+            None => {
+                self.pending.insert(name.to_owned(), Pending { what, since_ms: now.mono_ms });
+            }
+        }
+    }
+
+    /// A node's going down was taken back.
+    fn unchanged(&mut self, name: &str) {
+        self.touched = true;
+        if let Some(pending) = self.pending.get_mut(name) {
+            pending.what = What::Altered;
+        }
+    }
+}
+
+impl Membership {
+    /// A coordinator that knows nothing yet. `instance` names it, and must be another for every start of every coordinator.
+    pub fn new(instance: impl Into<String>, options: Options) -> Self {
+        Membership {
+            instance: instance.into(),
+            book: Book {
+                options,
+                leading: false,
+                may_flush: false,
+                master_up: false,
+                master_run_id: None,
+                bus_up_since_ms: None,
+                epoch: 0,
+                base: NodeMap::new(),
+                base_epoch: 0,
+                guest_need: 0,
+                pending: BTreeMap::new(),
+                rewrite: false,
+                writing: None,
+                tainted: BTreeSet::new(),
+                tainted_epoch: 0,
+                next_id: 0,
+                actions: Vec::new(),
+                touched: true,
+                all_silent_told: false,
+            },
+            lease: Lease {
+                role: Role::Standby,
+                term: 1,
+                until_ms: 0,
+                next_at_ms: 0,
+                asked: None,
+                remembering: None,
+                watching: false,
+                told: None,
+            },
+            members: BTreeMap::new(),
+            last_step: None,
+        }
+    }
+
+    /// Takes in what happened, and says what is to be done. Must be called every [`STEP_AT_LEAST_EVERY_MS`], if only with
+    /// [`Event::Tick`].
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
+        if self.lease.role == Role::Stopped {
+            return Vec::new();
+        }
+        self.notice_own_pause(now);
+        self.take_in(now, event);
+        self.advance(now);
+        std::mem::take(&mut self.book.actions)
+    }
+
+    /// When [`Membership::step`] is next to be called if nothing happens before.
+    pub fn deadline_ms(&self, now: Now) -> u64 {
+        let latest_ms = now.mono_ms + STEP_AT_LEAST_EVERY_MS;
+        let watched =
+            self.members.values().filter(|_| self.lease.watching).filter_map(|member| member.deadline_ms(now, &self.book));
+        let lease_ms = (self.book.master_up && self.lease.asked.is_none()).then_some(self.lease.next_at_ms);
+        let settled_ms = self.guest_flush_from_ms();
+        watched.chain(lease_ms).chain(settled_ms).filter(|ms| *ms > now.mono_ms).min().map_or(latest_ms, |ms| ms.min(latest_ms))
+    }
+
+    /// Whether anything that [`Membership::status`] shows may have changed since this was last asked.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.book.touched)
+    }
+
+    /// What is known, for those who ask.
+    pub fn status(&self, now: Now) -> Status {
+        Status {
+            leading: self.lease.role == Role::Leading && now.mono_ms < self.lease.until_ms,
+            master_up: self.book.master_up,
+            epoch: self.book.base_epoch,
+            nodes: self.members.values().map(|member| member.status(now, &self.book)).collect(),
+        }
+    }
+
+    fn token(&self, term: u64) -> String {
+        format!("{}:{term}", self.instance)
+    }
+
+    // ---- what happened ----
+
+    fn notice_own_pause(&mut self, now: Now) {
+        if let Some(last) = self.last_step {
+            let gap_ms = now.mono_ms.saturating_sub(last.mono_ms);
+            if gap_ms > options::OWN_PAUSE_MS {
+                for member in self.members.values_mut() {
+                    member.excuse(gap_ms);
+                }
+                if let Some(since_ms) = &mut self.book.bus_up_since_ms {
+                    *since_ms = now.mono_ms;
+                }
+                self.book.notice(Notice::StoodStill { gap_ms });
+            }
+        }
+        self.last_step = Some(now);
+    }
+
+    fn take_in(&mut self, now: Now, event: Event) {
+        // What comes all the time shows nothing new.
+        self.book.touched |= !matches!(event, Event::Tick | Event::Ponged { .. } | Event::Leased { .. });
+        match event {
+            Event::Tick => {}
+            Event::MasterUp { run_id } => self.master_up(run_id, now),
+            Event::MasterDown { reason } => self.master_down(reason, now),
+            Event::BusUp => self.book.bus_up_since_ms = Some(now.mono_ms),
+            Event::BusDown => self.book.bus_up_since_ms = None,
+            Event::Leased { request, answer } => self.leased(request, answer, now),
+            Event::MapRead { request, map, epoch } => self.map_read(request, map, epoch, now),
+            Event::Wrote { request, answer } => self.wrote(request, answer, now),
+            Event::RequestFailed { request, reason } => self.request_failed(request, reason, now),
+            Event::MapHeard { map, epoch } => self.map_heard(map, epoch),
+            Event::Heard(message) => self.heard(message, now),
+            Event::LinkOpened { name, link, server } => {
+                self.with(&name, |member, book| member.link_opened(link, server, now, book))
+            }
+            Event::LinkLost { name, link, reason, timed_out } => {
+                self.with(&name, |member, book| member.link_lost(link, reason, timed_out, now, book));
+            }
+            Event::Ponged { name, link } => self.with(&name, |member, book| member.ponged(link, now, book)),
+            Event::PingRefused { name, link, reason } => {
+                self.with(&name, |member, book| member.ping_refused(link, reason, now, book));
+            }
+            Event::Flushed { name, flush } => self.with(&name, |member, book| member.flushed(flush, now, book)),
+            Event::FlushFailed { name, flush, reason } => {
+                self.with(&name, |member, book| member.flush_failed(flush, reason, now, book));
+            }
+            Event::Shutdown => self.stop(now),
+        }
+    }
+
+    fn with(&mut self, name: &str, act: impl FnOnce(&mut Member, &mut Book)) {
+        if let Some(member) = self.members.get_mut(name) {
+            act(member, &mut self.book);
+        }
+    }
+
+    fn master_up(&mut self, run_id: Option<String>, now: Now) {
+        if !self.book.master_up && self.lease.told.is_some() {
+            self.book.notice(Notice::MasterBack);
+        }
+        self.book.master_up = true;
+        self.book.master_run_id = run_id;
+        self.book.touched = true;
+        self.lease.next_at_ms = now.mono_ms;
+    }
+
+    fn master_down(&mut self, reason: String, now: Now) {
+        self.book.master_up = false;
+        self.book.touched = true;
+        self.lease.asked = None;
+        self.lease.remembering = None;
+        if matches!(self.lease.role, Role::Reading(_)) {
+            self.lease.role = Role::Standby;
+        }
+        self.book.notice(Notice::MasterLost { reason });
+        if self.book.writing.is_some() {
+            self.doubt_write(now);
+        }
+    }
+
+    /// The outcome of the write that is under way will not be known. Under a new token it can no longer land after we have looked.
+    fn doubt_write(&mut self, now: Now) {
+        if let Some(writing) = self.book.writing.take() {
+            let shown_down = writing.map.values().filter(|node| !node.up).map(|node| node.name.clone());
+            let newly = shown_down.filter(|name| self.book.base.get(name).is_none_or(|node| node.up));
+            self.book.tainted.extend(newly);
+            self.book.tainted_epoch = writing.epoch;
+        }
+        self.lease.term += 1;
+        self.lease.role = Role::Standby;
+        self.lease.next_at_ms = now.mono_ms + self.book.options.lease_interval_ms;
+    }
+
+    fn leased(&mut self, request: RequestId, answer: LeaseAnswer, now: Now) {
+        let Some((_, asked_ms)) = self.lease.asked.take_if(|(asked, _)| *asked == request) else { return };
+        let interval_ms = self.book.options.lease_interval_ms;
+        match answer {
+            LeaseAnswer::Held { gained, epoch, nodes } => {
+                self.lease.until_ms = asked_ms + self.book.options.lease_ms;
+                self.lease.next_at_ms = asked_ms + interval_ms;
+                match self.lease.role {
+                    Role::Leading if !gained => self.check_master(epoch, nodes),
+                    Role::Reading(_) if !gained => {}
+                    _ => {
+                        let request = self.book.id();
+                        self.lease.role = Role::Reading(request);
+                        self.lease.watching = true;
+                        self.book.writing = None;
+                        self.book.push(Action::ReadMap { request });
+                    }
+                }
+            }
+            LeaseAnswer::Other { left_ms } => {
+                // A moment after theirs runs out, or when the next try is due, whichever comes first.
+                self.lease.next_at_ms = now.mono_ms + left_ms.map_or(interval_ms, |left_ms| (left_ms + 1).min(interval_ms));
+                self.stand_by(now);
+            }
+        }
+    }
+
+    /// Somebody who is not us, and does not hold our lease, may have changed what stands in the master.
+    fn check_master(&mut self, epoch: Option<Epoch>, nodes: usize) {
+        let stored = epoch.unwrap_or(0);
+        if self.book.rewrite || self.book.writing.is_some() || (stored == self.book.base_epoch && nodes == self.book.base.len()) {
+            return;
+        }
+        self.book.notice(Notice::MasterChanged);
+        self.book.epoch = self.book.epoch.max(stored);
+        self.book.rewrite = true;
+    }
+
+    fn stand_by(&mut self, now: Now) {
+        let led = self.lease.watching;
+        self.lease.role = Role::Standby;
+        self.lease.watching = false;
+        self.lease.until_ms = 0;
+        self.book.writing = None;
+        self.book.pending.clear();
+        if led {
+            for member in self.members.values_mut() {
+                member.stand_down(now, &mut self.book);
+            }
+        }
+        if self.lease.told != Some(false) {
+            self.book.notice(if self.lease.told == Some(true) { Notice::Deposed } else { Notice::StandsBy });
+            self.lease.told = Some(false);
+            self.book.touched = true;
+        }
+        if self.lease.remembering.is_none() && self.book.base_epoch == 0 {
+            let request = self.book.id();
+            self.lease.remembering = Some(request);
+            self.book.push(Action::ReadMap { request });
+        }
+    }
+
+    fn map_read(&mut self, request: RequestId, map: NodeMap, epoch: Option<Epoch>, now: Now) {
+        let epoch = epoch.filter(|epoch| *epoch <= EPOCH_MAX).unwrap_or(0);
+        if self.lease.remembering == Some(request) {
+            self.lease.remembering = None;
+            self.remember(map, epoch);
+        } else if self.lease.role == Role::Reading(request) {
+            self.lead(map, epoch, now);
+        }
+    }
+
+    /// Keeps a map that others wrote, to write it back should the master lose it. An empty one replaces nothing.
+    fn remember(&mut self, map: NodeMap, epoch: Epoch) -> bool {
+        let book = &mut self.book;
+        book.epoch = book.epoch.max(epoch);
+        let newer = epoch > book.base_epoch || book.base_epoch == 0;
+        if !newer || (map.is_empty() && !book.base.is_empty()) {
+            return false;
+        }
+        book.base = map;
+        book.base_epoch = epoch;
+        book.touched = true;
+        true
+    }
+
+    /// Begins to lead: from the map in the master or, where that is gone or older, from the one that is remembered.
+    fn lead(&mut self, map: NodeMap, stored: Epoch, now: Now) {
+        let same = stored == self.book.base_epoch && map.len() == self.book.base.len();
+        let from_memory = !self.remember(map, stored) && !same && !self.book.base.is_empty();
+        // A write of ours that was in doubt did land if the master has its epoch; else it was lost with the master, or is fenced.
+        let tainted = if stored >= self.book.tainted_epoch { BTreeSet::new() } else { std::mem::take(&mut self.book.tainted) };
+        self.book.tainted.clear();
+        self.lease.role = Role::Leading;
+        let book = &mut self.book;
+        book.leading = true;
+        book.rewrite = true;
+        book.pending.clear();
+        book.touched = true;
+        if let Some(since_ms) = &mut book.bus_up_since_ms {
+            *since_ms = now.mono_ms;
+        }
+        let base = std::mem::take(&mut book.base);
+        for (name, node) in &base {
+            self.members.entry(name.clone()).or_insert_with(|| Member::read(name, node, now));
+        }
+        for (name, member) in &mut self.members {
+            member.rebase(base.get(name), tainted.contains(name), now, book);
+        }
+        book.base = base;
+        book.notice(Notice::Leads { nodes: book.base.len(), epoch: book.base_epoch, from_memory });
+        self.lease.told = Some(true);
+    }
+
+    fn wrote(&mut self, request: RequestId, answer: WriteAnswer, now: Now) {
+        let Some(writing) = self.book.writing.take_if(|writing| writing.request == request) else { return };
+        match answer {
+            WriteAnswer::Done => self.written(writing, now),
+            WriteAnswer::Fenced => {
+                self.lease.role = Role::Standby;
+                self.lease.until_ms = 0;
+                self.lease.next_at_ms = now.mono_ms;
+            }
+            WriteAnswer::Stale { stored } => {
+                self.book.notice(Notice::MasterChanged);
+                self.book.epoch = self.book.epoch.max(stored.min(EPOCH_MAX));
+                self.book.rewrite = true;
+                for (name, what, since_ms) in writing.changes {
+                    self.book.pending.entry(name).or_insert(Pending { what, since_ms });
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, writing: Writing, now: Now) {
+        let Writing { epoch, map, changes, .. } = writing;
+        let book = &mut self.book;
+        book.rewrite = false;
+        book.touched = true;
+        for (name, member) in &mut self.members {
+            let published = match map.get(name) {
+                None => Published::Absent,
+                Some(node) if node.up => Published::Up,
+                Some(_) => Published::Down,
+            };
+            if published != member.published {
+                member.published = published;
+                member.shown_at_ms = now.mono_ms;
+                if published == Published::Up && !member.is_up() {
+                    // It went down while this was on its way. What guests hold from before is older than this map.
+                    book.guest_need += 1;
+                }
+            }
+        }
+        let told = changes
+            .into_iter()
+            .map(|(name, what, since_ms)| Change { name, what, took_ms: now.mono_ms.saturating_sub(since_ms) })
+            .collect();
+        let up = map.values().filter(|node| node.up).count();
+        book.notice(Notice::Published { epoch, changes: told, up, nodes: map.len() });
+        book.base_epoch = epoch;
+        book.base = map;
+    }
+
+    fn request_failed(&mut self, request: RequestId, reason: String, now: Now) {
+        let retry_ms = now.mono_ms + self.book.options.lease_interval_ms;
+        if self.lease.asked.take_if(|(asked, _)| *asked == request).is_some() {
+            self.lease.next_at_ms = retry_ms;
+        } else if self.lease.role == Role::Reading(request) {
+            self.lease.role = Role::Standby;
+            self.lease.next_at_ms = retry_ms;
+        } else if self.lease.remembering == Some(request) {
+            self.lease.remembering = None;
+        } else if self.book.writing.as_ref().is_some_and(|writing| writing.request == request) {
+            self.doubt_write(now);
+        } else {
+            return;
+        }
+        self.book.notice(Notice::MasterRefuses { reason });
+    }
+
+    fn map_heard(&mut self, map: NodeMap, epoch: Option<Epoch>) {
+        match epoch {
+            // Ours come back too.
+            Some(epoch) if epoch > EPOCH_MAX || epoch <= self.book.epoch => {}
+            Some(epoch) if !self.lease.watching => _ = self.remember(map, epoch),
+            // Another leads: the next renewal of the lease will tell.
+            Some(_) => {}
+            None if self.lease.watching => self.book.notice(Notice::ForeignWriter),
+            None => _ = self.remember(map, 0),
+        }
+    }
+
+    fn heard(&mut self, message: AgentBusMessage, now: Now) {
+        match message {
+            AgentBusMessage::NodeUp { node } => self.announced(&node, now),
+            AgentBusMessage::NodeDown { name, run_id, reason } => self.with(&name, |member, book| {
+                member.hear_gone(run_id.as_deref(), Cause::AgentSays(reason), now, book);
+            }),
+            AgentBusMessage::NodeLeaving { name, run_id } => {
+                self.with(&name, |member, book| member.hear_gone(run_id.as_deref(), Cause::Leaving, now, book));
+            }
+            AgentBusMessage::NodeSuspect { name, .. } => {
+                if self.book.leading {
+                    self.with(&name, |member, book| member.suspect(now, book));
+                }
+            }
+            AgentBusMessage::LeaderLeft {} => self.lease.next_at_ms = now.mono_ms,
+        }
+    }
+
+    fn announced(&mut self, announcement: &Announcement, now: Now) {
+        let name = announcement.node_name();
+        let bad = |reason: &str| Notice::BadAnnouncement { name: name.chars().take(64).collect(), reason: reason.to_owned() };
+        if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
+            return self.book.notice(bad("that is not a name"));
+        }
+        if announcement.config.host.is_empty() || announcement.config.port == 0 {
+            return self.book.notice(bad("it has no address"));
+        }
+        // Also refuses what is not a number.
+        if !WEIGHTS.contains(&announcement.weight) {
+            return self.book.notice(bad(&format!("its weight is {}, not one from 0.01 to 100", announcement.weight)));
+        }
+        if !self.members.contains_key(&name) {
+            if self.members.len() >= NODES_MAX {
+                return self.book.notice(bad("there are too many nodes"));
+            }
+            self.members.insert(name.clone(), Member::announced(announcement, name.clone(), now));
+        }
+        self.with(&name, |member, book| member.hear(announcement, now, book));
+    }
+
+    fn stop(&mut self, now: Now) {
+        for member in self.members.values_mut() {
+            member.stand_down(now, &mut self.book);
+        }
+        let token = self.token(self.lease.term);
+        self.book.push(Action::Release { token });
+        self.book.leading = false;
+        self.book.touched = true;
+        self.lease.role = Role::Stopped;
+        self.lease.until_ms = 0;
+    }
+
+    // ---- what follows ----
+
+    fn advance(&mut self, now: Now) {
+        self.book.leading = self.lease.role == Role::Leading;
+        self.book.may_flush = self.book.leading && self.book.master_up && now.mono_ms < self.lease.until_ms;
+        if self.lease.role == Role::Stopped {
+            return;
+        }
+        self.ask_for_lease(now);
+        if self.lease.watching {
+            let (book, leading) = (&mut self.book, self.lease.role == Role::Leading);
+            for member in self.members.values_mut() {
+                member.keep_link(now, book);
+                if leading {
+                    member.decide(now, book);
+                }
+            }
+        }
+        if self.book.may_flush {
+            self.flush_guests(now);
+            self.write(now);
+        }
+        let book = &mut self.book;
+        self.members.retain(|_, member| {
+            let forgotten = member.is_forgotten(now, book);
+            if forgotten {
+                member.stand_down(now, book);
+                book.touched = true;
+            }
+            !forgotten
+        });
+    }
+
+    fn ask_for_lease(&mut self, now: Now) {
+        if !self.book.master_up || self.lease.asked.is_some() || now.mono_ms < self.lease.next_at_ms {
+            return;
+        }
+        let request = self.book.id();
+        self.lease.asked = Some((request, now.mono_ms));
+        let term = self.lease.term;
+        self.book.push(Action::Lease {
+            request,
+            token: self.token(term),
+            previous: (term > 1).then(|| self.token(term - 1)),
+            ttl_ms: self.book.options.lease_ms,
+        });
+    }
+
+    /// From when guest databases may be flushed for the nodes that go down; `None` where none does, or none need be.
+    fn guest_flush_from_ms(&self) -> Option<u64> {
+        if !self.book.leading || !self.book.options.guest_databases || self.book.writing.is_some() {
+            return None;
+        }
+        // Readers that have not yet taken up the map that showed a node up may still write its keys to guests.
+        self.members
+            .values()
+            .filter(|member| member.goes_down())
+            .map(|member| member.shown_at_ms + self.book.options.settle_ms)
+            .max()
+    }
+
+    fn flush_guests(&mut self, now: Now) {
+        let Some(from_ms) = self.guest_flush_from_ms() else { return };
+        if now.mono_ms < from_ms {
+            return;
+        }
+        let book = &mut self.book;
+        for member in self.members.values_mut() {
+            if member.is_up() && !member.guests_flushed(book) {
+                member.flush_guests(now, book);
+            }
+        }
+    }
+
+    /// All nodes that were up, and more than one, went silent since the last map.
+    fn nothing_but_silence(&self) -> bool {
+        let mut gone = 0;
+        for member in self.members.values() {
+            if member.is_up() {
+                return false;
+            }
+            if member.published == Published::Up {
+                if !member.cause().is_some_and(Cause::silent) {
+                    return false;
+                }
+                gone += 1;
+            }
+        }
+        gone > 1
+    }
+
+    fn write(&mut self, now: Now) {
+        if self.book.writing.is_some() || (self.book.pending.is_empty() && !self.book.rewrite) {
+            return;
+        }
+        let goes_down = self.members.values().any(Member::goes_down);
+        let unflushed = |member: &Member| member.is_up() && !member.guests_flushed(&self.book);
+        if goes_down && self.book.options.guest_databases && self.members.values().any(unflushed) {
+            return;
+        }
+        // A new leader has not yet looked at everyone.
+        if self.book.rewrite && self.members.values().any(Member::in_doubt) {
+            return;
+        }
+        if self.nothing_but_silence() {
+            if !std::mem::replace(&mut self.book.all_silent_told, true) {
+                let nodes = self.members.values().filter(|member| member.published == Published::Up).count();
+                self.book.notice(Notice::AllSilent { nodes });
+            }
+            return;
+        }
+        self.book.all_silent_told = false;
+        let map: NodeMap = self.members.iter().filter_map(|(name, member)| Some((name.clone(), member.shown()?))).collect();
+        let differs = |name: &str| match (map.get(name), self.book.base.get(name)) {
+            (Some(new), Some(old)) => !same_but_for_ping(new, old),
+            (new, old) => new.is_some() != old.is_some(),
+        };
+        let mut changes = Vec::new();
+        for (name, pending) in std::mem::take(&mut self.book.pending) {
+            if differs(&name) {
+                changes.push((name, pending.what, pending.since_ms));
+            }
+        }
+        let replace = self.book.rewrite;
+        if changes.is_empty() && !replace {
+            return;
+        }
+        let (changed, removed) = if replace {
+            (map.keys().cloned().collect(), Vec::new())
+        } else {
+            changes.iter().map(|(name, ..)| name.clone()).partition(|name| map.contains_key(name))
+        };
+        let request = self.book.id();
+        let epoch = (self.book.epoch + 1).max(now.unix_ms.min(EPOCH_MAX / 2));
+        self.book.epoch = epoch;
+        let token = self.token(self.lease.term);
+        self.book.push(Action::Write(MapWrite { request, token, epoch, replace, changed, removed, map: map.clone() }));
+        self.book.writing = Some(Writing { request, epoch, map, changes });
+    }
+}
+
+/// When the agent was last heard of is written along, but is no reason to write.
+fn same_but_for_ping(one: &Node, other: &Node) -> bool {
+    let mut one = one.clone();
+    one.last_ping = other.last_ping;
+    one == *other
+}

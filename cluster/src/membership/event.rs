@@ -1,0 +1,276 @@
+//! What membership is told, and what it wants done.
+
+use super::Notice;
+use crate::contract::{AgentBusMessage, Endpoint, Epoch, NodeMap};
+
+/// The time of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on a clock that never jumps: all waiting is measured by it.
+    pub mono_ms: u64,
+    /// Milliseconds since the Unix epoch. May be wrong, may jump: only written down, and lifts epochs.
+    pub unix_ms: u64,
+}
+
+/// One connection, or attempt at one, to a node. Never used twice, so that what a lost one says late is known as such.
+pub type LinkId = u64;
+/// One flush of a node.
+pub type FlushId = u64;
+/// One request to the master. The driver answers each, or says [`Event::MasterDown`], which stands for all of them.
+pub type RequestId = u64;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time passed.
+    Tick,
+    /// The master answers on a new connection.
+    MasterUp {
+        /// `run_id` of its redis, where it would say.
+        run_id: Option<String>,
+    },
+    /// The master's connection is lost, or could not be opened. What was asked on it will not be answered.
+    MasterDown {
+        /// What was seen.
+        reason: String,
+    },
+    /// The agents' channel is heard.
+    BusUp,
+    /// The agents' channel is not heard.
+    BusDown,
+    /// [`Action::Lease`] was answered.
+    Leased {
+        /// Which one.
+        request: RequestId,
+        /// Who has the lease now.
+        answer: LeaseAnswer,
+    },
+    /// [`Action::ReadMap`] was answered.
+    MapRead {
+        /// Which one.
+        request: RequestId,
+        /// The hash.
+        map: NodeMap,
+        /// The epoch beside it, where there is one.
+        epoch: Option<Epoch>,
+    },
+    /// [`Action::Write`] was answered.
+    Wrote {
+        /// Which one.
+        request: RequestId,
+        /// What became of it.
+        answer: WriteAnswer,
+    },
+    /// The master answered a request with an error. What it did of it is not known.
+    RequestFailed {
+        /// Which one.
+        request: RequestId,
+        /// The error.
+        reason: String,
+    },
+    /// A map was heard on the clients' channel: our own, another leader's, or an old coordinator's.
+    MapHeard {
+        /// The map.
+        map: NodeMap,
+        /// Its epoch; old coordinators give none.
+        epoch: Option<Epoch>,
+    },
+    /// A message on the agents' channel.
+    Heard(AgentBusMessage),
+    /// A node answers on a new connection.
+    LinkOpened {
+        /// The node's name.
+        name: String,
+        /// The connection.
+        link: LinkId,
+        /// What answered there.
+        server: Server,
+    },
+    /// A connection is lost, or could not be opened.
+    LinkLost {
+        /// The node's name.
+        name: String,
+        /// The connection.
+        link: LinkId,
+        /// What was seen.
+        reason: String,
+        /// Nothing answered in time, rather than somebody refusing.
+        timed_out: bool,
+    },
+    /// The node answered PING.
+    Ponged {
+        /// The node's name.
+        name: String,
+        /// The connection.
+        link: LinkId,
+    },
+    /// The node answered PING with an error.
+    PingRefused {
+        /// The node's name.
+        name: String,
+        /// The connection.
+        link: LinkId,
+        /// The error.
+        reason: String,
+    },
+    /// The node acknowledged a flush.
+    Flushed {
+        /// The node's name.
+        name: String,
+        /// Which flush.
+        flush: FlushId,
+    },
+    /// The node answered a flush with an error.
+    FlushFailed {
+        /// The node's name.
+        name: String,
+        /// Which flush.
+        flush: FlushId,
+        /// The error.
+        reason: String,
+    },
+    /// The coordinator is asked to stop.
+    Shutdown,
+}
+
+/// A redis process, as `INFO server` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its `run_id`: another one is another process.
+    pub run_id: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// How long it has been running.
+    pub uptime_ms: Option<u64>,
+}
+
+/// What the lease script found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseAnswer {
+    /// The lease is ours.
+    Held {
+        /// It was nobody's, or our former token's, before.
+        gained: bool,
+        /// The epoch that stands in the master.
+        epoch: Option<Epoch>,
+        /// How many nodes the hash has.
+        nodes: usize,
+    },
+    /// Somebody else has it.
+    Other {
+        /// When theirs runs out unless they renew it.
+        left_ms: Option<u64>,
+    },
+}
+
+/// What the write script did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAnswer {
+    /// The map stands and was published.
+    Done,
+    /// Nothing: the lease is not ours.
+    Fenced,
+    /// Nothing: the epoch that stands is not smaller.
+    Stale {
+        /// That epoch.
+        stored: Epoch,
+    },
+}
+
+/// What a flush removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every key of every database.
+    All,
+    /// Every key but those of the coordination, which stand in the master's database.
+    AllButCoordination,
+    /// The guest databases.
+    Guests,
+    /// The guest databases of the master's own redis: the coordination's keys may stand in one of them.
+    GuestsButCoordination,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Open a connection, learn what answers there, and keep it open until [`Action::Disconnect`].
+    Connect {
+        /// The node's name.
+        name: String,
+        /// The connection's number.
+        link: LinkId,
+        /// Where to.
+        endpoint: Endpoint,
+        /// Give up after this.
+        timeout_ms: u64,
+    },
+    /// Close a connection, or give up opening it. Nothing more is wanted from it.
+    Disconnect {
+        /// The node's name.
+        name: String,
+        /// The connection.
+        link: LinkId,
+    },
+    /// Send PING.
+    Ping {
+        /// The node's name.
+        name: String,
+        /// On which connection.
+        link: LinkId,
+    },
+    /// Flush.
+    Flush {
+        /// The node's name.
+        name: String,
+        /// On which connection.
+        link: LinkId,
+        /// The flush's number.
+        flush: FlushId,
+        /// What.
+        scope: Scope,
+    },
+    /// Take the lease or renew it: if the key is absent, holds `token`, or holds `previous`, it is to hold `token`.
+    Lease {
+        /// The request's number.
+        request: RequestId,
+        /// Who we are now.
+        token: String,
+        /// Who we were before, so that whatever was sent in that name is fenced from now on.
+        previous: Option<String>,
+        /// The key's time to live.
+        ttl_ms: u64,
+    },
+    /// Give the lease up, if it is ours, and say so on the agents' channel.
+    Release {
+        /// Who we are.
+        token: String,
+    },
+    /// Read hash and epoch in one go.
+    ReadMap {
+        /// The request's number.
+        request: RequestId,
+    },
+    /// Write to the master.
+    Write(MapWrite),
+    /// Tell the operator.
+    Notice(Notice),
+}
+
+/// A write: done whole by the master if the lease is still ours and the epoch is greater than the one that stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapWrite {
+    /// The request's number.
+    pub request: RequestId,
+    /// Whom the lease must belong to.
+    pub token: String,
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// Empty the hash first: what stands there is not known.
+    pub replace: bool,
+    /// Fields to set, by name; their values are in `map`.
+    pub changed: Vec<String>,
+    /// Fields to remove.
+    pub removed: Vec<String>,
+    /// The whole map, to be published.
+    pub map: NodeMap,
+}

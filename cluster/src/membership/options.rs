@@ -1,0 +1,84 @@
+//! What membership is told once, at the start. All times in milliseconds.
+
+/// Settings of [`Membership`](super::Membership).
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The master's own redis may serve as a node.
+    pub allow_master: bool,
+    /// Guest databases are in use, and are flushed when a node goes down.
+    pub guest_databases: bool,
+    /// Pause between two PINGs of a node.
+    pub ping_interval_ms: u64,
+    /// How long a PING, or opening a connection, may go unanswered.
+    pub ping_timeout_ms: u64,
+    /// How long a new connection may take to a node whose connection was just lost before it counts as down.
+    pub recheck_ms: u64,
+    /// How long an agent may be silent.
+    pub agent_timeout_ms: u64,
+    /// How long a node is remembered after it went down.
+    pub forget_after_ms: u64,
+    /// How long the lease outlives its last renewal.
+    pub lease_ms: u64,
+    /// How often the lease is renewed, or tried for.
+    pub lease_interval_ms: u64,
+    /// How long emptying a joining node may take.
+    pub join_flush_timeout_ms: u64,
+    /// How long flushing the guest databases may take a node.
+    pub guest_flush_timeout_ms: u64,
+    /// How long readers are given to take up a map before what it changed is built upon.
+    pub settle_ms: u64,
+    /// First pause before a node that goes down again and again is let back; doubled each time.
+    pub flap_pause_ms: u64,
+    /// Longest such pause.
+    pub flap_pause_max_ms: u64,
+    /// A node that has stayed up this long is forgiven its past.
+    pub flap_forgiven_after_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            allow_master: false,
+            guest_databases: true,
+            ping_interval_ms: 1_000,
+            ping_timeout_ms: 3_000,
+            recheck_ms: 200,
+            agent_timeout_ms: 45_000,
+            forget_after_ms: 20 * 60_000,
+            lease_ms: 2_000,
+            lease_interval_ms: 500,
+            join_flush_timeout_ms: 60_000,
+            guest_flush_timeout_ms: 1_000,
+            settle_ms: 100,
+            flap_pause_ms: 1_000,
+            flap_pause_max_ms: 60_000,
+            flap_forgiven_after_ms: 5 * 60_000,
+        }
+    }
+}
+
+/// First pause before a down node is connected to again; doubled up to [`LINK_PAUSE_MAX_MS`], cut short by an announcement.
+pub(super) const LINK_PAUSE_MS: u64 = 100;
+pub(super) const LINK_PAUSE_MAX_MS: u64 = 5_000;
+/// First pause after a node could not be emptied; doubled up to [`FLUSH_PAUSE_MAX_MS`].
+pub(super) const FLUSH_PAUSE_MS: u64 = 200;
+pub(super) const FLUSH_PAUSE_MAX_MS: u64 = 10_000;
+/// A node that turned out to be the master is looked at again after this.
+pub(super) const REFUSED_PAUSE_MS: u64 = 60_000;
+/// A report of a proxy makes us look at once, but not more often than this.
+pub(super) const SUSPECT_PAUSE_MS: u64 = 100;
+/// If this long passed between two steps it was we who stood still, not everybody else. The driver steps more often.
+pub(super) const OWN_PAUSE_MS: u64 = 1_000;
+/// The longest time between two steps, which the driver must keep.
+pub const STEP_AT_LEAST_EVERY_MS: u64 = 250;
+/// Started this long before it was last seen empty: allows for clocks of different hosts, and uptimes in whole seconds.
+pub(super) const UPTIME_SLACK_MS: u64 = 5_000;
+
+/// More nodes than this are not taken in: a bound on what a stray agent can do, far above any real cluster.
+pub const NODES_MAX: usize = 10_000;
+/// A node's name has at most so many bytes.
+pub const NAME_LEN_MAX: usize = 255;
+/// The weights a node may announce.
+pub const WEIGHTS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
+
+const _: () = assert!(STEP_AT_LEAST_EVERY_MS * 2 < OWN_PAUSE_MS);

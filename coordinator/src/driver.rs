@@ -1,0 +1,194 @@
+//! Feeds membership with what happens, and carries out what it says. Decides nothing.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{info, warn};
+use vrc_cluster::membership::{Action, Event, Level, LinkId, Membership, Notice, Now, Status};
+
+use crate::{
+    Config,
+    bus::Bus,
+    master::{Master, Request},
+    node::{Command, Link},
+    quiet::Quiet,
+};
+
+/// Events that wait for the driver. Whoever brings more waits with it.
+const EVENTS_MAX: usize = 1_024;
+/// Requests that wait for the master: membership has one of a kind under way.
+const REQUESTS_MAX: usize = 16;
+/// Commands that wait for a node: membership has one PING and one flush under way.
+const COMMANDS_MAX: usize = 16;
+/// Events taken in before the next deadline is computed.
+const BATCH_MAX: usize = 256;
+
+pub(crate) struct Driver {
+    membership: Membership,
+    started: Instant,
+    coordination_db: i64,
+    master_timeout: Duration,
+    events: mpsc::Receiver<Event>,
+    event_sender: mpsc::Sender<Event>,
+    requests: mpsc::Sender<Request>,
+    links: HashMap<LinkId, OpenLink>,
+    status: watch::Sender<Status>,
+    quiet: Quiet,
+    /// Set when the lease is being given up.
+    released: Option<oneshot::Receiver<()>>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+struct OpenLink {
+    name: String,
+    commands: mpsc::Sender<Command>,
+    task: AbortHandle,
+}
+
+impl Drop for OpenLink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Driver {
+    /// Starts the tasks that talk to the master.
+    ///
+    /// # Errors
+    /// If the master's URL is none.
+    pub(crate) fn new(config: &Config, status: watch::Sender<Status>) -> anyhow::Result<Self> {
+        let coordination_db = config.master.client()?.get_connection_info().redis_settings().db();
+        let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+        let (requests, request_receiver) = mpsc::channel(REQUESTS_MAX);
+        let master = Master {
+            url: config.master.clone(),
+            timeout: config.master_timeout,
+            requests: request_receiver,
+            events: event_sender.clone(),
+        };
+        let bus = Bus {
+            url: config.master.clone(),
+            timeout: config.master_timeout,
+            ping_interval: config.ping_interval,
+            events: event_sender.clone(),
+        };
+        let instance = format!("{:016x}", rand::random::<u64>());
+        Ok(Driver {
+            membership: Membership::new(instance, config.options()),
+            started: Instant::now(),
+            coordination_db,
+            master_timeout: config.master_timeout,
+            events,
+            event_sender,
+            requests,
+            links: HashMap::new(),
+            status,
+            quiet: Quiet::default(),
+            released: None,
+            _tasks: [AbortOnDropHandle::new(tokio::spawn(master.run())), AbortOnDropHandle::new(tokio::spawn(bus.run()))],
+        })
+    }
+
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let now = self.now();
+            let pause_ms = self.membership.deadline_ms(now).saturating_sub(now.mono_ms);
+            let event = tokio::select! {
+                () = shutdown.cancelled() => break,
+                // There is always a sender: our own.
+                Some(event) = self.events.recv() => event,
+                () = sleep(Duration::from_millis(pause_ms)) => Event::Tick,
+            };
+            self.step(event);
+            for _ in 0..BATCH_MAX {
+                let Ok(event) = self.events.try_recv() else { break };
+                self.step(event);
+            }
+            if self.membership.take_touched() {
+                let status = self.membership.status(self.now());
+                self.status.send_if_modified(|shown| {
+                    let is_news = *shown != status;
+                    *shown = status;
+                    is_news
+                });
+            }
+        }
+        self.step(Event::Shutdown);
+        self.status.send_replace(self.membership.status(self.now()));
+        if let Some(released) = self.released.take() {
+            // If the master does not answer, the lease runs out by itself.
+            let _ = tokio::time::timeout(self.master_timeout, released).await;
+        }
+    }
+
+    fn now(&self) -> Now {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4);
+        Now { mono_ms: ms(self.started.elapsed()), unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms) }
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Event::LinkLost { link, .. } = &event {
+            self.links.remove(link);
+        }
+        for action in self.membership.step(self.now(), event) {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect { name, link, endpoint, timeout_ms } => {
+                let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+                let timeout = Duration::from_millis(timeout_ms);
+                let task = Link { name: name.clone(), link, endpoint, timeout, coordination_db: self.coordination_db };
+                let task = tokio::spawn(task.run(receiver, self.event_sender.clone())).abort_handle();
+                self.links.insert(link, OpenLink { name, commands, task });
+            }
+            Action::Disconnect { link, .. } => _ = self.links.remove(&link),
+            Action::Ping { link, .. } => self.tell(link, Command::Ping),
+            Action::Flush { link, flush, scope, .. } => self.tell(link, Command::Flush { flush, scope }),
+            Action::Lease { request, token, previous, ttl_ms } => {
+                self.ask(Request::Lease { request, token, previous, ttl_ms });
+            }
+            Action::ReadMap { request } => self.ask(Request::Read { request }),
+            Action::Write(write) => self.ask(Request::Write(write)),
+            Action::Release { token } => {
+                let (done, released) = oneshot::channel();
+                self.released = Some(released);
+                self.ask(Request::Release { token, done });
+            }
+            Action::Notice(notice) => self.log(&notice),
+        }
+    }
+
+    fn tell(&mut self, link: LinkId, command: Command) {
+        let Some(open) = self.links.get(&link) else { return };
+        if open.commands.try_send(command).is_err() {
+            // It ended, and its last word is on its way; or it does nothing of what it is told, which a PING will show.
+            warn!(node = open.name, "a connection takes no more commands");
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        if self.requests.try_send(request).is_err() {
+            // Its answer, which will not come, is waited for no longer than until the master is lost or found again.
+            warn!("the master's connection takes no more requests");
+        }
+    }
+
+    fn log(&mut self, notice: &Notice) {
+        match (notice.repeats(), notice.level()) {
+            (Some(kind), _) => self.quiet.warn(&kind, || notice.to_string()),
+            (None, Level::Info) => info!("{notice}"),
+            (None, Level::Warn) => warn!("{notice}"),
+        }
+    }
+}

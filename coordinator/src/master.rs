@@ -1,0 +1,218 @@
+//! The connection to the master for everything but its channels: one request after the other, each in bounded time.
+
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+use vrc_cluster::{
+    client::MasterUrl,
+    contract::{
+        AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage, EPOCH_KEY, EPOCH_MAX, Epoch, LEASE_KEY, NODE_SET_KEY, Node,
+        NodeMap,
+    },
+    membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer},
+};
+
+use crate::{
+    backoff::Backoff,
+    redis_link::{RedisLink, describe, who_is, within},
+};
+
+const LEASE: &str = include_str!("scripts/lease.lua");
+const READ: &str = include_str!("scripts/read.lua");
+const WRITE: &str = include_str!("scripts/write.lua");
+const RELEASE: &str = include_str!("scripts/release.lua");
+
+/// What is wanted of the master.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Lease { request: RequestId, token: String, previous: Option<String>, ttl_ms: u64 },
+    Read { request: RequestId },
+    Write(MapWrite),
+    Release { token: String, done: oneshot::Sender<()> },
+}
+
+impl Request {
+    fn id(&self) -> RequestId {
+        match self {
+            Request::Lease { request, .. } | Request::Read { request } | Request::Write(MapWrite { request, .. }) => *request,
+            Request::Release { .. } => 0,
+        }
+    }
+}
+
+/// Serves requests for as long as there may be any; reconnects for ever.
+pub(crate) struct Master {
+    pub(crate) url: MasterUrl,
+    pub(crate) timeout: Duration,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
+impl Master {
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.open().await {
+                Ok((redis, run_id)) => {
+                    backoff.reset();
+                    // What was asked of the former connection is void.
+                    while self.requests.try_recv().is_ok() {}
+                    if self.events.send(Event::MasterUp { run_id }).await.is_err() {
+                        return;
+                    }
+                    match self.serve(redis).await {
+                        Some(error) => error,
+                        None => return,
+                    }
+                }
+                Err(error) => error,
+            };
+            if self.events.send(Event::MasterDown { reason: describe(&error).0 }).await.is_err() {
+                return;
+            }
+            backoff.pause().await;
+        }
+    }
+
+    async fn open(&self) -> RedisResult<(RedisLink, Option<String>)> {
+        let client = self.url.client()?;
+        within(self.timeout, async {
+            let mut redis = RedisLink::open(&client, self.timeout).await?;
+            let run_id = match who_is(&mut redis.commands).await {
+                Ok(server) => Some(server.run_id),
+                // An ACL may forbid INFO. Then a node that is the master cannot be told from others.
+                Err(error) if error.is_io_error() => return Err(error),
+                Err(error) => {
+                    warn!(%error, "the master does not say its run id; a node that is the master itself would go unnoticed");
+                    None
+                }
+            };
+            Ok((redis, run_id))
+        })
+        .await
+    }
+
+    /// Returns why the connection ended, or nothing if no requests will come.
+    async fn serve(&mut self, mut redis: RedisLink) -> Option<RedisError> {
+        loop {
+            let request = tokio::select! {
+                () = redis.lost() => return Some(RedisError::from((redis::ErrorKind::Io, "the connection was lost"))),
+                request = self.requests.recv() => request?,
+            };
+            let id = request.id();
+            let event = match within(self.timeout, perform(&mut redis.commands, request)).await {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::Parse
+                    ) =>
+                {
+                    Event::RequestFailed { request: id, reason: error.to_string() }
+                }
+                Err(error) => return Some(error),
+            };
+            self.events.send(event).await.ok()?;
+        }
+    }
+}
+
+async fn perform(commands: &mut MultiplexedConnection, request: Request) -> RedisResult<Option<Event>> {
+    match request {
+        Request::Lease { request, token, previous, ttl_ms } => {
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(LEASE).arg(3).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY);
+            eval.arg(token).arg(previous.unwrap_or_default()).arg(ttl_ms);
+            let answer: Vec<String> = eval.query_async(commands).await?;
+            let answer = lease_answer(&answer).ok_or_else(|| nonsense("lease", &answer))?;
+            Ok(Some(Event::Leased { request, answer }))
+        }
+        Request::Read { request } => {
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(READ).arg(2).arg(NODE_SET_KEY).arg(EPOCH_KEY);
+            let answer: Vec<Vec<u8>> = eval.query_async(commands).await?;
+            let (map, epoch) = read_answer(&answer);
+            Ok(Some(Event::MapRead { request, map, epoch }))
+        }
+        Request::Write(write) => {
+            let answer: Vec<String> = write_command(&write)?.query_async(commands).await?;
+            let answer = write_answer(&answer).ok_or_else(|| nonsense("write", &answer))?;
+            Ok(Some(Event::Wrote { request: write.request, answer }))
+        }
+        Request::Release { token, done } => {
+            let message = json(&AgentBusMessage::LeaderLeft {})?;
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(RELEASE).arg(1).arg(LEASE_KEY).arg(token).arg(AGENT_BUS).arg(message);
+            eval.exec_async(commands).await?;
+            // Nobody waits any more if this took too long.
+            let _ = done.send(());
+            Ok(None)
+        }
+    }
+}
+
+fn lease_answer(answer: &[String]) -> Option<LeaseAnswer> {
+    match answer {
+        [held, gained, epoch, nodes] if held == "held" => {
+            Some(LeaseAnswer::Held { gained: gained == "1", epoch: parse_epoch(epoch), nodes: nodes.parse().ok()? })
+        }
+        [other, left_ms] if other == "other" => Some(LeaseAnswer::Other { left_ms: left_ms.parse().ok() }),
+        _ => None,
+    }
+}
+
+fn write_answer(answer: &[String]) -> Option<WriteAnswer> {
+    match answer {
+        [done] if done == "done" => Some(WriteAnswer::Done),
+        [fenced] if fenced == "fenced" => Some(WriteAnswer::Fenced),
+        [stale, stored] if stale == "stale" => Some(WriteAnswer::Stale { stored: stored.parse().ok()? }),
+        _ => None,
+    }
+}
+
+/// The hash as far as it can be read. A field that cannot is left out, and goes with the next whole write.
+fn read_answer(answer: &[Vec<u8>]) -> (NodeMap, Option<Epoch>) {
+    let Some((epoch, fields)) = answer.split_first() else { return Default::default() };
+    let mut map = NodeMap::new();
+    for field in fields.chunks_exact(2) {
+        let name = String::from_utf8_lossy(&field[0]).into_owned();
+        match serde_json::from_slice::<Node>(&field[1]) {
+            Ok(mut node) => {
+                node.name.clone_from(&name);
+                map.insert(name, node);
+            }
+            Err(error) => warn!(node = name, %error, "a node in the master's hash cannot be read and is left out"),
+        }
+    }
+    (map, std::str::from_utf8(epoch).ok().and_then(parse_epoch))
+}
+
+fn parse_epoch(text: &str) -> Option<Epoch> {
+    text.parse().ok().filter(|epoch| *epoch <= EPOCH_MAX)
+}
+
+fn write_command(write: &MapWrite) -> RedisResult<redis::Cmd> {
+    let message = ClientBusMessage::UpdateNodes { node_map: write.map.clone(), epoch: Some(write.epoch) };
+    let set: Vec<(&String, &Node)> = write.changed.iter().filter_map(|name| Some((name, write.map.get(name)?))).collect();
+    let mut eval = redis::cmd("EVAL");
+    eval.arg(WRITE).arg(3).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY);
+    eval.arg(&write.token).arg(write.epoch).arg(u8::from(write.replace)).arg(CLIENT_BUS).arg(json(&message)?).arg(set.len());
+    for (name, node) in set {
+        eval.arg(name).arg(json(node)?);
+    }
+    for name in &write.removed {
+        eval.arg(name);
+    }
+    Ok(eval)
+}
+
+fn json(value: &impl serde::Serialize) -> RedisResult<String> {
+    serde_json::to_string(value).map_err(|error| RedisError::from((redis::ErrorKind::Client, "not JSON", error.to_string())))
+}
+
+fn nonsense(what: &'static str, answer: &[String]) -> RedisError {
+    RedisError::from((redis::ErrorKind::Parse, "the script's answer makes no sense", format!("{what}: {answer:?}")))
+}

@@ -1,0 +1,172 @@
+//! One connection to one node: a task that does what membership says and tells what comes of it.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection};
+use tokio::sync::mpsc;
+use vrc_cluster::{
+    contract::{CLIENT_DATABASES, COORDINATION_KEYS, Endpoint},
+    membership::{Event, FlushId, LinkId, Scope},
+};
+
+use crate::redis_link::{RedisLink, describe, who_is, within};
+
+const FLUSH_DATABASES: &str = include_str!("scripts/flush_databases.lua");
+const FLUSH_SPARING: &str = include_str!("scripts/flush_sparing.lua");
+
+/// What is wanted of a node.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Ping,
+    Flush { flush: FlushId, scope: Scope },
+}
+
+/// Where the connection leads and what it is called.
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) link: LinkId,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) timeout: Duration,
+    /// The database of the master in which the coordination's keys stand.
+    pub(crate) coordination_db: i64,
+}
+
+impl Link {
+    /// Opens the connection and serves it until it is lost. Is dropped when it is no longer wanted.
+    pub(crate) async fn run(self, commands: mpsc::Receiver<Command>, events: mpsc::Sender<Event>) {
+        let lost = match self.open().await {
+            Ok((redis, server)) => {
+                let opened = Event::LinkOpened { name: self.name.clone(), link: self.link, server };
+                if events.send(opened).await.is_err() {
+                    return;
+                }
+                self.serve(redis, commands, &events).await;
+                Event::LinkLost {
+                    name: self.name,
+                    link: self.link,
+                    reason: "the connection was lost".to_owned(),
+                    timed_out: false,
+                }
+            }
+            Err(error) => {
+                let (reason, timed_out) = describe(&error);
+                Event::LinkLost { name: self.name, link: self.link, reason, timed_out }
+            }
+        };
+        // Fails only when the coordinator is gone.
+        let _ = events.send(lost).await;
+    }
+
+    async fn open(&self) -> RedisResult<(RedisLink, vrc_cluster::membership::Server)> {
+        let client = client(&self.endpoint)?;
+        within(self.timeout, async {
+            let mut redis = RedisLink::open(&client, self.timeout).await?;
+            let server = who_is(&mut redis.commands).await?;
+            Ok((redis, server))
+        })
+        .await
+    }
+
+    async fn serve(&self, mut redis: RedisLink, mut commands: mpsc::Receiver<Command>, events: &mpsc::Sender<Event>) {
+        // Few at a time: membership asks for one PING and one flush, and waits for them or gives the link up.
+        let mut under_way: FuturesUnordered<BoxFuture<'static, Event>> = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = redis.lost() => return,
+                Some(event) = under_way.next(), if !under_way.is_empty() => {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Ping) => under_way.push(self.ping(&redis)),
+                    Some(Command::Flush { flush, scope }) => under_way.push(self.flush(&redis, flush, scope)),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn ping(&self, redis: &RedisLink) -> BoxFuture<'static, Event> {
+        let (name, link, mut pinger) = (self.name.clone(), self.link, redis.pinger.clone());
+        async move {
+            let answer = pinger.ping::<redis::Value>().await.and_then(redis::Value::extract_error);
+            match answer {
+                Ok(_) => Event::Ponged { name, link },
+                Err(error) => Event::PingRefused { name, link, reason: describe(&error).0 },
+            }
+        }
+        .boxed()
+    }
+
+    fn flush(&self, redis: &RedisLink, flush: FlushId, scope: Scope) -> BoxFuture<'static, Event> {
+        let (name, mut commands, coordination_db) = (self.name.clone(), redis.commands.clone(), self.coordination_db);
+        async move {
+            let guests = (i64::from(CLIENT_DATABASES), i64::from(CLIENT_DATABASES) * 2 - 1);
+            let flushed = match scope {
+                Scope::All => redis::cmd("FLUSHALL").exec_async(&mut commands).await,
+                Scope::Guests => flush_databases(&mut commands, guests, None).await,
+                Scope::GuestsButCoordination if (guests.0..=guests.1).contains(&coordination_db) => {
+                    flush_databases_but_coordination(&mut commands, guests, coordination_db).await
+                }
+                Scope::GuestsButCoordination => flush_databases(&mut commands, guests, None).await,
+                Scope::AllButCoordination => match last_database(&mut commands).await {
+                    Ok(last) => flush_databases_but_coordination(&mut commands, (0, last), coordination_db).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match flushed {
+                Ok(()) => Event::Flushed { name, flush },
+                Err(error) => Event::FlushFailed { name, flush, reason: describe(&error).0 },
+            }
+        }
+        .boxed()
+    }
+}
+
+/// A client for a node; opens no connection itself.
+fn client(endpoint: &Endpoint) -> RedisResult<Client> {
+    let (host, port) = (endpoint.host.clone(), endpoint.port);
+    let address = if endpoint.tls() {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    let mut settings = RedisConnectionInfo::default();
+    if let Some(username) = &endpoint.username {
+        settings = settings.set_username(username);
+    }
+    if let Some(password) = &endpoint.password {
+        settings = settings.set_password(password);
+    }
+    Client::open(address.into_connection_info()?.set_redis_settings(settings))
+}
+
+async fn flush_databases(commands: &mut MultiplexedConnection, (first, last): (i64, i64), but: Option<i64>) -> RedisResult<()> {
+    redis::cmd("EVAL").arg(FLUSH_DATABASES).arg(0).arg(first).arg(last).arg(but.unwrap_or(-1)).exec_async(commands).await
+}
+
+async fn flush_databases_but_coordination(
+    commands: &mut MultiplexedConnection,
+    databases: (i64, i64),
+    coordination_db: i64,
+) -> RedisResult<()> {
+    flush_databases(commands, databases, Some(coordination_db)).await?;
+    let mut cursor = "0".to_owned();
+    loop {
+        let mut step = redis::cmd("EVAL");
+        step.arg(FLUSH_SPARING).arg(0).arg(coordination_db).arg(&cursor).arg(&COORDINATION_KEYS);
+        cursor = step.query_async(commands).await?;
+        if cursor == "0" {
+            return Ok(());
+        }
+    }
+}
+
+/// The greatest number of a database that holds keys.
+async fn last_database(commands: &mut MultiplexedConnection) -> RedisResult<i64> {
+    let info: String = redis::cmd("INFO").arg("keyspace").query_async(commands).await?;
+    let databases = info.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse::<i64>().ok());
+    Ok(databases.max().unwrap_or(0))
+}

@@ -1,0 +1,91 @@
+//! A connection to a redis whose end is seen when it comes, and what is read from its errors and from `INFO`.
+
+use std::{error::Error as _, future::Future, io, time::Duration};
+
+use futures_util::StreamExt;
+use redis::{
+    AsyncConnectionConfig, Client, RedisError, RedisResult,
+    aio::{MultiplexedConnection, PubSubSink, PubSubStream},
+};
+use vrc_cluster::membership::Server;
+
+/// A connection for commands, and beside it one that is only watched: the first tells that it is lost only when it is used next.
+/// The second is a pub/sub connection, subscribed to nothing, the one kind that can be waited on with every version of redis.
+pub(crate) struct RedisLink {
+    /// For commands. Has no time limit of its own.
+    pub(crate) commands: MultiplexedConnection,
+    /// For PING, which is answered there however long commands take.
+    pub(crate) pinger: PubSubSink,
+    watched: PubSubStream,
+}
+
+impl RedisLink {
+    /// Opens it. The watched connection comes first: should the server be restarted in between, that one tells.
+    pub(crate) async fn open(client: &Client, timeout: Duration) -> RedisResult<Self> {
+        within(timeout, async {
+            let (pinger, watched) = client.get_async_pubsub().await?.split();
+            let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
+            let commands = client.get_multiplexed_async_connection_with_config(&config).await?;
+            Ok(RedisLink { commands, pinger, watched })
+        })
+        .await
+    }
+
+    /// Returns when it is lost.
+    pub(crate) async fn lost(&mut self) {
+        while self.watched.next().await.is_some() {}
+    }
+}
+
+/// `work`, or an error after `timeout`.
+pub(crate) async fn within<T>(timeout: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {} ms", timeout.as_millis())).into())
+    })
+}
+
+/// Which process answers there.
+pub(crate) async fn who_is(commands: &mut MultiplexedConnection) -> RedisResult<Server> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(commands).await?;
+    server(&info).ok_or_else(|| RedisError::from((redis::ErrorKind::Parse, "INFO server gives no run_id")))
+}
+
+fn server(info: &str) -> Option<Server> {
+    let field = |name: &str| {
+        info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':')).filter(|value| !value.is_empty())
+    };
+    Some(Server {
+        run_id: field("run_id")?.to_owned(),
+        version: field("valkey_version").or_else(|| field("redis_version")).map(str::to_owned),
+        uptime_ms: field("uptime_in_seconds").and_then(|seconds| seconds.parse::<u64>().ok()?.checked_mul(1000)),
+    })
+}
+
+/// An error in an operator's words, and whether nobody answered rather than somebody refusing.
+pub(crate) fn describe(error: &RedisError) -> (String, bool) {
+    let io_kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match io_kind {
+        Some(io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), false),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof) => {
+            ("connection lost".to_owned(), false)
+        }
+        Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown) => {
+            (error.to_string(), true)
+        }
+        _ => (error.to_string(), error.is_timeout()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_a_server_by_its_run_id() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:ab12\r\nuptime_in_seconds:61\r\n";
+        let expected = Server { run_id: "ab12".into(), version: Some("7.0.15".into()), uptime_ms: Some(61_000) };
+        assert_eq!(server(info), Some(expected));
+        assert_eq!(server("# Server\r\nredis_version:7.0.15\r\nrun_id:\r\n"), None);
+        assert_eq!(server("uptime_in_seconds:99999999999999999999\r\nrun_id:x").unwrap().uptime_ms, None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Nodes that come.
+
+use std::time::{Duration, Instant};
+
+use vrc_cluster::{
+    contract::{AGENT_BUS, CLIENT_BUS, EPOCH_KEY, LEASE_KEY, NODE_SET_KEY},
+    membership::NodeState,
+};
+
+use crate::support::{Agent, Cluster, Reader, Redis, announcement, config, publish, start, until};
+
+#[tokio::test]
+async fn a_node_that_joins_is_emptied_before_it_is_shown_up() {
+    let (master, node) = (Redis::start().await, Redis::start().await);
+    node.fill().await;
+    let reader = Reader::of(&master).await;
+    let _coordinator = start(&config(&master));
+    let began = Instant::now();
+    let _agent = Agent::of(&node, &master);
+    let heard = reader.until(began, "the node up", |heard| heard.up(&node)).await;
+    assert_eq!(node.keys().await, 0);
+    let shown = heard.node(&node);
+    assert_eq!(shown.state_change_time, 1, "has only ever been up");
+    assert_eq!(shown.run_id.as_deref(), Some(node.run_id().await.as_str()));
+    assert!(shown.version.is_some() && shown.last_ping.is_some());
+    println!("announced to published: {:?}", heard.at - began);
+
+    let stored: String =
+        redis::cmd("HGET").arg(NODE_SET_KEY).arg(node.name()).query_async(&mut master.connect().await).await.unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stored).unwrap(), serde_json::to_value(shown).unwrap());
+    let epoch: u64 = redis::cmd("GET").arg(EPOCH_KEY).query_async(&mut master.connect().await).await.unwrap();
+    assert_eq!(epoch, heard.epoch);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_emptied_stays_out_until_it_can() {
+    let (master, node) = (Redis::start().await, Redis::start().await);
+    node.fill().await;
+    let (coordinator, _shutdown) = start(&config(&master));
+    node.run("ACL SETUSER default -flushall").await.unwrap();
+    let _agent = Agent::of(&node, &master);
+    until(&coordinator, "the node known", |status| status.nodes.len() == 1).await;
+    // Three tries and their pauses: 200 and 400 ms.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(coordinator.status().borrow().published_up(), 0);
+    assert_eq!(node.keys().await, 3);
+    node.run("ACL SETUSER default +flushall").await.unwrap();
+    until(&coordinator, "the node up", |status| status.published_up() == 1).await;
+    assert_eq!(node.keys().await, 0);
+}
+
+#[tokio::test]
+async fn the_master_is_refused_as_a_node() {
+    let master = Redis::start().await;
+    master.run("SET mine 1").await.unwrap();
+    let (coordinator, _shutdown) = start(&config(&master));
+    let _agent = Agent::of(&master, &master);
+    let status = until(&coordinator, "refused", |status| status.nodes.iter().any(|node| node.state == NodeState::Refused)).await;
+    assert_eq!(status.published_up(), 0);
+    assert_eq!(redis::cmd("EXISTS").arg("mine").query_async(&mut master.connect().await).await, Ok(1));
+    assert_eq!(redis::cmd("HLEN").arg(NODE_SET_KEY).query_async(&mut master.connect().await).await, Ok(0));
+}
+
+#[tokio::test]
+async fn the_master_may_serve_when_allowed_and_keeps_its_coordination() {
+    let mut cluster = Cluster::with(2, |config| config.allow_master = true).await;
+    cluster.master.fill().await;
+    // More keys than one step of the flush takes.
+    let populate = "for i = 1, 5000 do redis.call('SET', 'mine:' .. i, i) end";
+    redis::cmd("EVAL").arg(populate).arg(0).exec_async(&mut cluster.master.connect().await).await.unwrap();
+    let began = Instant::now();
+    let _agent = Agent::of(&cluster.master, &cluster.master);
+    cluster.reader.until(began, "the master up", |heard| heard.up(&cluster.master)).await;
+    let left: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut cluster.master.connect().await).await.unwrap();
+    for key in &left {
+        assert!([NODE_SET_KEY, EPOCH_KEY, LEASE_KEY].contains(&key.as_str()), "{key} was left");
+    }
+    assert_eq!((left.len(), cluster.master.keys().await), (3, 3));
+
+    // A node goes down: guests are flushed everywhere, and the coordination stays.
+    cluster.master.fill().await;
+    let began = Instant::now();
+    cluster.nodes[0].kill();
+    cluster.reader.until(began, "the node down", |heard| !heard.up(&cluster.nodes[0]) && heard.up(&cluster.master)).await;
+    assert_eq!(cluster.master.keys().await, 5, "database 9 is a guest database, 0 and 3 are not");
+}
+
+#[tokio::test]
+async fn the_coordination_is_spared_in_whatever_database_it_stands() {
+    let master = Redis::start().await;
+    let config = vrc_coordinator::Config {
+        allow_master: true,
+        ..vrc_coordinator::Config { master: format!("redis://127.0.0.1:{}/9", master.port).parse().unwrap(), ..config(&master) }
+    };
+    let (coordinator, _shutdown) = start(&config);
+    master.fill().await;
+    let mut node = Redis::start().await;
+    let _agents = [Agent::of(&master, &master), Agent::of(&node, &master)];
+    until(&coordinator, "both up", |status| status.published_up() == 2).await;
+    assert_eq!(master.keys().await, 3);
+    master.fill().await;
+    node.kill();
+    until(&coordinator, "one down", |status| status.published_up() == 1).await;
+    // The coordination's three, and two that are not guests.
+    assert_eq!(master.keys().await, 5);
+    until(&coordinator, "still leads", |status| status.leading).await;
+}
+
+#[tokio::test]
+async fn bad_messages_change_nothing() {
+    let cluster = Cluster::of(1).await;
+    let (master, node) = (&cluster.master, &cluster.nodes[0]);
+    let began = Instant::now();
+    for message in [
+        "",
+        "not json",
+        "[]",
+        "{\"type\":\"node_dance\"}",
+        "{\"type\":\"node_up\"}",
+        "{\"type\":\"node_up\",\"node\":{\"config\":{\"host\":\"h\",\"port\":99999},\"weight\":1}}",
+        "{\"type\":\"node_up\",\"node\":{\"config\":{\"host\":\"h\",\"port\":0},\"weight\":1}}",
+        "{\"type\":\"node_up\",\"node\":{\"config\":{\"host\":\"\",\"port\":7},\"weight\":1}}",
+        "{\"type\":\"node_up\",\"node\":{\"config\":{\"host\":\"h\",\"port\":7},\"weight\":-1}}",
+        "{\"type\":\"node_up\",\"node\":{\"config\":{\"host\":\"h\",\"port\":7},\"weight\":1e300}}",
+        "{\"type\":\"node_down\",\"name\":\"nobody\",\"reason\":\"\"}",
+        "\u{0}\u{1}\u{fffd}",
+        &"x".repeat(100_000),
+    ] {
+        publish(master, AGENT_BUS, message).await;
+        publish(master, CLIENT_BUS, message.replace("node_up", "update_nodes").as_str()).await;
+    }
+    let late = serde_json::json!({"type": "node_down", "name": node.name(), "runId": "of another process", "reason": "died"});
+    publish(master, AGENT_BUS, &late.to_string()).await;
+    // A good message after them has its effect, so they were all read.
+    let mut heavier = announcement(node);
+    heavier.weight = 2.5;
+    drop(cluster.agents);
+    let _agent = Agent::announcing(heavier, master);
+    let reader = Reader::of(master).await;
+    let heard = reader.until(began, "the new weight", |heard| heard.node(node).weight == 2.5).await;
+    assert!(heard.up(node));
+    assert_eq!(heard.map.len(), 1);
+    assert_eq!(reader.all().len(), 1, "one change, one map");
+}

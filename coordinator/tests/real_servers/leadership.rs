@@ -1,0 +1,188 @@
+//! Several coordinators, and a master that fails.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use vrc_cluster::contract::{CLIENT_BUS, ClientBusMessage, EPOCH_KEY, LEASE_KEY, NODE_SET_KEY};
+
+use crate::support::{Agent, Cluster, Redis, announcement, config, publish, start, until};
+
+#[tokio::test]
+async fn a_master_that_restarts_empty_gets_its_map_back_and_nothing_is_flushed() {
+    let mut cluster = Cluster::of(3).await;
+    for node in &cluster.nodes {
+        node.fill().await;
+    }
+    let last = cluster.reader.all().last().unwrap().epoch;
+    let began = Instant::now();
+    cluster.master.kill();
+    until(&cluster.coordinator, "the master lost", |status| !status.master_up).await;
+    cluster.master.restart().await;
+    let written = Instant::now();
+    until(&cluster.coordinator, "written back", |status| status.leading && status.epoch > last).await;
+    println!("master back to map written back: {:?}", written.elapsed());
+    let nodes: usize = redis::cmd("HLEN").arg(NODE_SET_KEY).query_async(&mut cluster.master.connect().await).await.unwrap();
+    let epoch: u64 = redis::cmd("GET").arg(EPOCH_KEY).query_async(&mut cluster.master.connect().await).await.unwrap();
+    assert_eq!(nodes, 3);
+    assert!(epoch > last);
+    for node in &cluster.nodes {
+        assert_eq!(node.keys().await, 3, "nothing was flushed");
+    }
+    for heard in cluster.reader.all().iter().filter(|heard| heard.at > began) {
+        assert!(cluster.nodes.iter().all(|node| heard.up(node)), "{heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_happens_while_the_master_is_gone_is_published_when_it_is_back() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.master.kill();
+    cluster.nodes[0].kill();
+    cluster.nodes[1].fill().await;
+    until(&cluster.coordinator, "the master lost", |status| !status.master_up).await;
+    let began = Instant::now();
+    cluster.master.restart().await;
+    cluster.reader.until(began, "one down", |heard| !heard.up(&cluster.nodes[0]) && heard.up(&cluster.nodes[1])).await;
+    assert_eq!(cluster.nodes[1].keys().await, 2, "only its guest database was flushed");
+}
+
+#[tokio::test]
+async fn a_master_that_hangs_costs_nothing() {
+    let cluster = Cluster::with(2, |config| config.master_timeout = Duration::from_millis(200)).await;
+    cluster.nodes[0].fill().await;
+    cluster.master.signal(Signal::STOP);
+    until(&cluster.coordinator, "the master lost", |status| !status.master_up).await;
+    // Longer than the lease.
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    cluster.master.signal(Signal::CONT);
+    let status = until(&cluster.coordinator, "leads again", |status| status.leading && status.master_up).await;
+    assert_eq!(status.published_up(), 2);
+    assert_eq!(cluster.nodes[0].keys().await, 3);
+}
+
+#[tokio::test]
+async fn a_standby_leads_within_three_seconds_of_the_leaders_death() {
+    let cluster = Cluster::of(2).await;
+    for node in &cluster.nodes {
+        node.fill().await;
+    }
+    let (standby, _shutdown) = start(&cluster.config);
+    until(&standby, "the standby knows the map", |status| status.epoch > 0).await;
+    assert!(!standby.status().borrow().leading);
+    let (last, began) = (cluster.reader.all().last().unwrap().epoch, Instant::now());
+    cluster.coordinator.abort();
+    until(&standby, "the standby leads", |status| status.leading && status.epoch > last).await;
+    println!("leader dead to map of the standby: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(standby.status().borrow().published_up(), 2);
+    for node in &cluster.nodes {
+        assert_eq!(node.keys().await, 3, "nothing was flushed");
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_stops_in_good_order_hands_over_at_once() {
+    let cluster = Cluster::of(1).await;
+    let (standby, _shutdown) = start(&cluster.config);
+    until(&standby, "the standby knows the map", |status| status.epoch > 0).await;
+    let began = Instant::now();
+    cluster.shutdown.cancel();
+    cluster.coordinator.finished().await.unwrap();
+    until(&standby, "the standby leads", |status| status.leading).await;
+    println!("leader stopped to standby leads: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn a_new_leader_finds_out_what_happened_while_nobody_led() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.shutdown.cancel();
+    cluster.coordinator.finished().await.unwrap();
+    // One dies; one is restarted faster than anybody noticed, with data; one stays.
+    cluster.nodes[0].kill();
+    cluster.nodes[1].fill().await;
+    cluster.nodes[1].run("SAVE").await.unwrap();
+    cluster.nodes[1].kill();
+    cluster.nodes[1].restart().await;
+    assert_eq!(cluster.nodes[1].keys().await, 3);
+    cluster.nodes[2].fill().await;
+    let began = Instant::now();
+    let _coordinator = start(&cluster.config);
+    let heard = cluster.reader.until(began, "the first map", |_| true).await;
+    assert!(!heard.up(&cluster.nodes[0]) && !heard.up(&cluster.nodes[1]) && heard.up(&cluster.nodes[2]));
+    cluster.reader.until(began, "it is back", |heard| heard.up(&cluster.nodes[1])).await;
+    assert_eq!(cluster.nodes[1].keys().await, 0);
+    assert_eq!(cluster.nodes[2].keys().await, 2, "only its guest database was flushed");
+}
+
+#[tokio::test]
+async fn a_map_that_somebody_changed_is_written_again() {
+    let cluster = Cluster::of(2).await;
+    let began = Instant::now();
+    cluster.master.run(&format!("DEL {NODE_SET_KEY}")).await.unwrap();
+    cluster.all_up(began).await;
+    let began = Instant::now();
+    cluster.master.run("FLUSHALL").await.unwrap();
+    cluster.all_up(began).await;
+    let began = Instant::now();
+    cluster.master.run(&format!("SET {EPOCH_KEY} 9007199254740000")).await.unwrap();
+    let heard = cluster.all_up(began).await;
+    assert_eq!(heard.epoch, 9_007_199_254_740_001);
+    // Nonsense is nobody's epoch, and the wrong type is no hash.
+    cluster.master.run(&format!("SET {EPOCH_KEY} nonsense")).await.unwrap();
+    cluster.master.run(&format!("DEL {NODE_SET_KEY}")).await.unwrap();
+    cluster.master.run(&format!("SET {NODE_SET_KEY} nonsense")).await.unwrap();
+    let began = Instant::now();
+    let heard = cluster.reader.until(began, "written again", |heard| heard.epoch > 9_007_199_254_740_001).await;
+    assert_eq!(heard.map.len(), 2);
+    let nodes: usize = redis::cmd("HLEN").arg(NODE_SET_KEY).query_async(&mut cluster.master.connect().await).await.unwrap();
+    assert_eq!(nodes, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_another_holds_the_lease() {
+    let mut cluster = Cluster::of(2).await;
+    cluster.master.run(&format!("SET {LEASE_KEY} somebody PX 60000")).await.unwrap();
+    let maps = cluster.reader.all().len();
+    cluster.nodes[0].kill();
+    until(&cluster.coordinator, "deposed", |status| !status.leading).await;
+    assert_eq!(cluster.reader.all().len(), maps);
+    let began = Instant::now();
+    cluster.master.run(&format!("DEL {LEASE_KEY}")).await.unwrap();
+    cluster.reader.until(began, "the node down", |heard| !heard.up(&cluster.nodes[0])).await;
+}
+
+#[tokio::test]
+async fn nodes_of_an_old_map_are_kept_if_they_run_since() {
+    let (master, kept, fresh) = (Redis::start().await, Redis::start().await, Redis::start().await);
+    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    for node in [&kept, &fresh] {
+        node.fill().await;
+        // In the hour to come, so that the servers need not have been running for long; or long before they began to.
+        let seen_ms = if node.port == kept.port { now_ms + 3_600_000 } else { now_ms - 3_600_000 };
+        let old = serde_json::json!({
+            "config": {"host": "127.0.0.1", "port": node.port}, "weight": 3, "up": true, "stateChangeTime": 1,
+            "name": node.name(), "lastPing": seen_ms, "colour": "red"
+        });
+        let mut connection = master.connect().await;
+        redis::cmd("HSET").arg(NODE_SET_KEY).arg(node.name()).arg(old.to_string()).exec_async(&mut connection).await.unwrap();
+    }
+    let reader = crate::support::Reader::of(&master).await;
+    let began = Instant::now();
+    let (coordinator, _shutdown) = start(&config(&master));
+    let mut announced = announcement(&fresh);
+    announced.weight = 3.0;
+    let _agent = Agent::announcing(announced, &master);
+    let heard = reader.until(began, "both up", |heard| heard.up(&kept) && heard.up(&fresh)).await;
+    assert_eq!(
+        (kept.keys().await, fresh.keys().await),
+        (2, 0),
+        "the guest database of the one was flushed when the other was taken out"
+    );
+    assert_eq!(heard.node(&kept).run_id.as_deref(), Some(kept.run_id().await.as_str()));
+    assert_eq!(heard.node(&kept).other["colour"], "red");
+    // An old coordinator beside ours is told of, and nothing more.
+    let foreign = ClientBusMessage::UpdateNodes { node_map: Default::default(), epoch: None };
+    publish(&master, CLIENT_BUS, &serde_json::to_string(&foreign).unwrap()).await;
+    until(&coordinator, "leads on", |status| status.leading && status.published_up() == 2).await;
+}

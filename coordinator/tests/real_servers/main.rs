@@ -1,0 +1,6 @@
+//! The coordinator against real redis servers.
+
+mod joining;
+mod leadership;
+mod losing;
+mod support;
