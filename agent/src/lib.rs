@@ -19,6 +19,7 @@ pub use config::{Config, ConfigError, NodeTarget};
 pub use fleet::{FleetConfig, run_fleet};
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// Watches and announces one node until `shutdown`, then says that it leaves.
 ///
@@ -29,9 +30,17 @@ use tokio_util::sync::CancellationToken;
 /// [`anyhow::Error::downcast_ref`].
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
+    if is_loopback(&config.endpoint().host) && !is_loopback(config.master.host()) {
+        warn!(host = config.endpoint().host, "announcing a loopback address, which other machines take for themselves");
+    }
     let (sightings, seen) = tokio::sync::watch::channel(watcher::Sighting::Nothing);
     tokio::select! {
         refused = watcher::watch(&config, sightings) => Err(refused.into()),
         announced = announcer::announce(&config, seen, shutdown) => Ok(announced?),
     }
+}
+
+/// Whether only this machine reaches it.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

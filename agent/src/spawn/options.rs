@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::SpawnError;
+use crate::is_loopback;
 
 /// Looked for on PATH, in this order.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
@@ -99,7 +100,7 @@ impl SpawnOptions {
     pub(super) fn connect_host(&self) -> &str {
         match self.bind.as_str() {
             "0.0.0.0" | "*" => "127.0.0.1",
-            "::" | "::*" => "::1",
+            "::" => "::1",
             host => host,
         }
     }
@@ -162,10 +163,6 @@ impl std::fmt::Debug for SpawnOptions {
             .field("password", &self.password.as_ref().map(|_| "…"))
             .finish_non_exhaustive()
     }
-}
-
-fn is_loopback(bind: &str) -> bool {
-    bind == "localhost" || bind.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -1,0 +1,175 @@
+//! What the coordinator is told, and when.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use rustix::process::Signal;
+use tokio::time::Instant;
+use vrc_agent::{Config, NodeTarget, spawn::free_port};
+use vrc_cluster::contract::AgentBusMessage;
+
+#[tokio::test]
+async fn a_node_is_announced_at_once_and_again_and_again() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(Config { announce_interval: Duration::from_millis(300), ..config(&node, &master) });
+    let first = ear.up().await;
+    assert_eq!((first.config.host.as_str(), first.config.port, first.weight), ("127.0.0.1", node.port(), 2.5));
+    assert_eq!((first.run_id, first.version.as_deref()), (Some(run_id(&node).await), Some(node.version())));
+    assert!(first.name.is_none() && !node.version().is_empty());
+    let began = Instant::now();
+    for _ in 0..3 {
+        ear.up().await;
+    }
+    assert!(began.elapsed() >= Duration::from_millis(550), "three intervals in {:?}", began.elapsed());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_and_an_address_for_others_are_announced() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(Config {
+        name: Some("left".into()),
+        announced_host: Some("cache.example".into()),
+        announced_port: Some(7401),
+        ..config(&node, &master)
+    });
+    let announced = ear.up().await;
+    assert_eq!((announced.node_name().as_str(), announced.config.address().as_str()), ("left", "cache.example:7401"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_is_down_at_once_and_up_when_it_is_back() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    // With usual times: neither death nor return may wait for an interval.
+    let agent = Agent::start(Config::new(NodeTarget::new(node.host(), node.port()), url(&master)));
+    let old_run_id = ear.up().await.run_id;
+    let (pid, port) = (node.pid(), node.port());
+    let killed = Instant::now();
+    kill(pid, Signal::KILL);
+    let AgentBusMessage::NodeDown { name, run_id: dead, reason } = ear.next().await else { panic!("not down") };
+    assert!(killed.elapsed() < Duration::from_millis(800), "{:?}", killed.elapsed());
+    assert_eq!((name, &dead), (format!("127.0.0.1:{port}"), &old_run_id));
+    assert!(!reason.is_empty());
+    drop(node);
+    let node = redis_on(port).await;
+    let back = Instant::now();
+    let announced = ear.up().await;
+    assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
+    assert_eq!(announced.run_id, Some(run_id(&node).await));
+    assert_ne!(announced.run_id, old_run_id);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_stalled_redis_is_down_till_it_goes_on() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(Config { ping_timeout: Duration::from_millis(300), ..config(&node, &master) });
+    let announced = ear.up().await;
+    kill(node.pid(), Signal::STOP);
+    let AgentBusMessage::NodeDown { run_id, .. } = ear.other_than_up().await else { panic!("not down") };
+    assert_eq!(run_id, announced.run_id);
+    kill(node.pid(), Signal::CONT);
+    assert_eq!(ear.up().await.run_id, announced.run_id);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_somebody_closed_is_no_death() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(config(&node, &master));
+    ear.up().await;
+    let mut admin = connection(&node).await;
+    let own: u64 = command(&mut admin, "CLIENT ID").await;
+    let last_id = || async {
+        let clients: String = command(&mut connection(&node).await, "CLIENT LIST").await;
+        clients.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse::<u64>().ok()).max()
+    };
+    for _ in 0..3 {
+        let before = last_id().await;
+        let killed: u64 = command(&mut admin, "CLIENT KILL TYPE normal SKIPME yes").await;
+        assert!(killed > 0 && before > Some(own));
+        // The agent is back: of clients that came later, one stays besides the one that looks.
+        eventually(async || {
+            let clients: String = command(&mut admin, "CLIENT LIST").await;
+            let later = clients.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse::<u64>().ok());
+            (later.filter(|id| Some(*id) > before).count() > 0).then_some(())
+        })
+        .await;
+    }
+    agent.stop().await;
+    assert!(matches!(ear.other_than_up().await, AgentBusMessage::NodeLeaving { .. }));
+}
+
+#[tokio::test]
+async fn a_node_that_is_stopped_says_that_it_leaves() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(config(&node, &master));
+    let announced = ear.up().await;
+    agent.stop().await;
+    let AgentBusMessage::NodeLeaving { name, run_id } = ear.other_than_up().await else { panic!("not leaving") };
+    assert_eq!((name, run_id), (announced.node_name(), announced.run_id));
+}
+
+#[tokio::test]
+async fn a_master_that_hangs_does_not_keep_the_agent_from_ending() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(config(&node, &master));
+    ear.up().await;
+    kill(master.pid(), Signal::STOP);
+    let began = Instant::now();
+    agent.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    kill(master.pid(), Signal::CONT);
+}
+
+#[tokio::test]
+async fn an_agent_that_has_nothing_to_say_ends_at_once() {
+    let master = redis().await;
+    let nobody = NodeTarget::new("127.0.0.1", free_port("127.0.0.1").unwrap());
+    let agent = Agent::start(config_for(nobody, &master));
+    let began = Instant::now();
+    agent.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_master_that_restarts_hears_of_the_node_at_once() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let agent = Agent::start(Config { announce_interval: Duration::from_secs(600), ..config(&node, &master) });
+    ear.up().await;
+    let port = master.port();
+    kill(master.pid(), Signal::KILL);
+    drop(master);
+    let master = redis_on(port).await;
+    // It may have been said before anybody listened, so whoever listens now has it said again by throwing the agent out.
+    let mut ear = Ear::on(&master).await;
+    let _: u64 = command(&mut connection(&master).await, "CLIENT KILL TYPE normal SKIPME yes").await;
+    let announced = ear.up().await;
+    assert_eq!(announced.run_id, Some(run_id(&node).await));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_yet_is_waited_for() {
+    let (node_port, master_port) = (free_port("127.0.0.1").unwrap(), free_port("127.0.0.1").unwrap());
+    let target = NodeTarget::new("127.0.0.1", node_port);
+    let master_url = vrc_cluster::client::MasterUrl::new("127.0.0.1", master_port).unwrap();
+    let settings = Config { announce_interval: Duration::from_millis(100), ..Config::new(target, master_url) };
+    let agent = Agent::start(settings);
+    let master = redis_on(master_port).await;
+    let mut ear = Ear::on(&master).await;
+    let node = redis_on(node_port).await;
+    assert_eq!(ear.up().await.run_id, Some(run_id(&node).await));
+    agent.stop().await;
+}
