@@ -2,15 +2,25 @@
 //!
 //! Arity, flags, key specs, ACL categories and tips are redis's own (`COMMAND INFO` of 7.0) and a test compares every row with a
 //! live server. [`Way`] is ours: what a proxy in front of many nodes does with the command.
+//!
+//! Nothing here knows of nodes, slots or connections.
 
+mod flags;
 mod keys;
+mod resolve;
 mod table;
 
-pub use keys::{KeyError, find_keys};
+use std::fmt;
+
+pub use flags::{Categories, Flags, KeyFlags};
+pub use keys::{KeyError, find_keys, sort_pattern};
+pub use resolve::{Unresolved, resolve};
 pub use table::{TABLE, lookup, lookup_subcommand};
 
+use crate::resp::Args;
+
 /// One command, or one subcommand of a container command such as `CONFIG`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Command {
     /// Lower case; a subcommand's is `container|subcommand`, as redis spells it.
     pub name: &'static str,
@@ -18,8 +28,8 @@ pub struct Command {
     pub arity: i16,
     /// Redis's command flags.
     pub flags: Flags,
-    /// ACL categories, without the `@`.
-    pub acl: &'static [&'static str],
+    /// ACL categories.
+    pub acl: Categories,
     /// Redis's command tips, such as `request_policy:all_shards`.
     pub tips: &'static [&'static str],
     /// Where its keys are.
@@ -28,6 +38,108 @@ pub struct Command {
     pub way: Way,
     /// Rows of its subcommands.
     pub subcommands: &'static [Command],
+    id: CommandId,
+    rule: Rule,
+    /// See [`Command::only_key`]; 0 stands for none.
+    only_key: u16,
+}
+
+impl Command {
+    /// A number of its own for this row, for tables kept beside this one.
+    #[inline]
+    pub fn id(&self) -> CommandId {
+        self.id
+    }
+
+    /// The name without its container's.
+    pub fn own_name(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(_, own)| own)
+    }
+
+    /// Whether a request of `argc` arguments, the name included, has as many as this command takes.
+    #[inline]
+    pub fn accepts_argc(&self, argc: usize) -> bool {
+        match usize::try_from(self.arity) {
+            Ok(exact) => argc == exact,
+            Err(_) => argc >= usize::from(self.arity.unsigned_abs()),
+        }
+    }
+
+    /// The index of the key, if every request has exactly one and has it there.
+    #[inline]
+    pub fn only_key(&self) -> Option<usize> {
+        (self.only_key != 0).then_some(usize::from(self.only_key))
+    }
+
+    /// Whether the only key is the first argument after the name: what nearly all requests are.
+    #[inline]
+    pub fn first_key_only(&self) -> bool {
+        self.only_key == 1
+    }
+
+    /// Whether some request of this command may name keys, or channels that have a slot.
+    pub fn may_have_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Whether a request of a [`Way::Blocking`] command may wait: all of them but XREAD and XREADGROUP without their option BLOCK,
+    /// which a shared connection serves as well as any.
+    pub fn waits(&self, args: Args<'_>) -> bool {
+        self.way == Way::Blocking && (self.rule != Rule::Streams || keys::block_option(args))
+    }
+
+    /// The index of the argument that names a database other than the selected one, in a request (COPY … DB n, MOVE) that goes to a
+    /// node. The number is the client's: where the node keeps that database under another, the request cannot go as it came.
+    pub fn other_database(&self, args: Args<'_>) -> Option<usize> {
+        match self.rule {
+            Rule::Copy => keys::copy_database(args),
+            Rule::Move => Some(2),
+            _ => None,
+        }
+    }
+
+    /// The first key, the last (negative: from the end) and the step, as `COMMAND INFO` gives them for clients that do not read key
+    /// specs.
+    pub fn first_last_step(&self) -> (i64, i64, i64) {
+        let mut ranges = self.keys.iter().filter_map(|spec| match (spec.begin, spec.find) {
+            (BeginSearch::Index(index), FindKeys::Range { last, step, .. }) => Some((index, last, step)),
+            _ => None,
+        });
+        let absolute = |first: u16, last: i16| i64::from(if last < 0 { last } else { first as i16 + last });
+        let Some((first, last, step)) = ranges.next() else { return (0, 0, 0) };
+        let mut whole = (i64::from(first), absolute(first, last), i64::from(step));
+        // Ranges that follow on each other are given as one.
+        for (first, last, step) in ranges {
+            if i64::from(step) != whole.2 || i64::from(first) != whole.1 + 1 {
+                break;
+            }
+            whole.1 = absolute(first, last);
+        }
+        whole
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Command({})", self.name)
+    }
+}
+
+/// The number of a row: dense, commands first, then subcommands. It may differ from one version of this program to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(u16);
+
+impl CommandId {
+    /// As an index, less than [`CommandId::COUNT`].
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Every id in order.
+    pub fn all() -> impl ExactSizeIterator<Item = CommandId> {
+        (0..CommandId::COUNT as u16).map(CommandId)
+    }
 }
 
 /// What the proxy does with a command.
@@ -42,13 +154,17 @@ pub enum Way {
     AnyNode,
     /// To every node that is up, replies merged.
     AllNodes(Merge),
+    /// One node after the other, under a cursor of the proxy's own (SCAN).
+    Scan,
+    /// To one node picked by chance, and to others if that one has no keys (RANDOMKEY).
+    RandomKey,
     /// Answered by the proxy itself.
     Local,
-    /// Keyed, but may wait for data: takes a private node connection.
+    /// Keyed, but may wait: takes a private node connection, if [`Command::waits`]. WAIT has no keys and goes to any node.
     Blocking,
     /// MULTI, EXEC, DISCARD, WATCH, UNWATCH.
     Transaction,
-    /// SUBSCRIBE and its kin, PUBLISH and its kin.
+    /// SUBSCRIBE and its kin, PUBLISH and its kin, and PUBSUB's questions about them.
     PubSub,
     /// Container whose subcommands have ways of their own.
     Container,
@@ -72,6 +188,8 @@ pub enum Split {
 pub enum Merge {
     /// Every node must say OK.
     AllOk,
+    /// One OK is enough; without any, the first error.
+    OneOk,
     /// The sum of integers.
     Sum,
     /// The smallest integer.
@@ -89,8 +207,8 @@ pub enum Merge {
 /// Where some of a command's keys are: a begin search and a way to go on from there, as in redis's key specifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySpec {
-    /// Flags as redis names them (`RW`, `RO`, `OW`, `RM`, `access`, `update`, …, `not_key`, `incomplete`, `variable_flags`).
-    pub flags: &'static [&'static str],
+    /// What the command does with these keys, and how far to trust the spec.
+    pub flags: KeyFlags,
     /// Where the keys begin.
     pub begin: BeginSearch,
     /// How many there are from there.
@@ -139,13 +257,27 @@ pub enum FindKeys {
     Unknown,
 }
 
-bitflags::bitflags! {
-    /// Redis's command flags, as `COMMAND INFO` names them.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Flags: u32 {
-        /// `write`
-        const WRITE = 1;
-        /// `readonly`
-        const READONLY = 1 << 1;
-    }
+/// What has to be known of a command's arguments beyond its key specs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Nothing.
+    Specs,
+    /// The option GET makes the key read as well as written.
+    Set,
+    /// The subcommands tell whether the key is written.
+    Bitfield,
+    /// STORE may stand anywhere; BY and GET read keys made of a pattern.
+    Sort,
+    /// As [`Rule::Sort`], without STORE.
+    SortRo,
+    /// The last of several STORE and STOREDIST counts.
+    GeoStore,
+    /// STREAMS is a keyword only where no option's argument stands; BLOCK makes it wait.
+    Streams,
+    /// KEYS, if there is such an option, takes the place of the key argument.
+    Migrate,
+    /// The option DB names a database.
+    Copy,
+    /// Its second argument names a database.
+    Move,
 }

@@ -1,0 +1,83 @@
+//! From a request to its row of the table, or to redis's words for why there is none.
+
+use crate::resp::Args;
+
+use super::{Command, lookup, lookup_subcommand};
+
+/// Most bytes of a name that an error repeats, and of all arguments together.
+const QUOTED_BYTES_MAX: usize = 128;
+
+/// The row of a request: the subcommand's, where the command is a container. A container alone and a wrong number of arguments are
+/// errors, in redis's order.
+///
+/// # Errors
+/// See [`Unresolved`].
+#[inline]
+pub fn resolve(args: Args<'_>) -> Result<&'static Command, Unresolved> {
+    let name = args.get(0).unwrap_or_default();
+    let mut command = lookup(name).ok_or(Unresolved::Command)?;
+    if !command.subcommands.is_empty()
+        && let Some(name) = args.get(1)
+    {
+        command = lookup_subcommand(command, name).ok_or(Unresolved::Subcommand)?;
+    }
+    if command.accepts_argc(args.len()) { Ok(command) } else { Err(Unresolved::Arity(command)) }
+}
+
+/// Why a request has no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresolved {
+    /// Nobody knows this command; a node with modules, or of a later version, might.
+    Command,
+    /// The container has no such subcommand.
+    Subcommand,
+    /// The command exists, but not with so many arguments.
+    Arity(&'static Command),
+}
+
+impl Unresolved {
+    /// Redis's error for it, with its code and without the leading `-` and the line end. It repeats what the client sent, so it may be
+    /// anything but a line end.
+    pub fn error(self, args: Args<'_>) -> Vec<u8> {
+        let mut text = Vec::with_capacity(64);
+        let name = quoted(args.get(0).unwrap_or_default(), QUOTED_BYTES_MAX);
+        match self {
+            Unresolved::Command => {
+                push(&mut text, &[b"ERR unknown command '", name, b"', with args beginning with: "]);
+                let start = text.len();
+                for arg in args.iter().skip(1) {
+                    // Quotes and the space count, so the last argument may be cut in two and the limit passed by three.
+                    let Some(left @ 1..) = QUOTED_BYTES_MAX.checked_sub(text.len() - start) else { break };
+                    push(&mut text, &[b"'", quoted(arg, left), b"' "]);
+                }
+            }
+            Unresolved::Subcommand => {
+                // This one repeats the container's name however long, but that is one of the table's.
+                let container = args.get(0).unwrap_or_default().to_ascii_uppercase();
+                let name = quoted(args.get(1).unwrap_or_default(), QUOTED_BYTES_MAX);
+                push(&mut text, &[b"ERR unknown subcommand '", name, b"'. Try ", &container, b" HELP."]);
+            }
+            Unresolved::Arity(command) => {
+                push(&mut text, &[b"ERR wrong number of arguments for '", command.name.as_bytes(), b"' command"]);
+            }
+        }
+        for byte in &mut text {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        text
+    }
+}
+
+fn push(text: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        text.extend_from_slice(part);
+    }
+}
+
+/// As much of `bytes` as redis repeats: it prints them as a C string.
+fn quoted(bytes: &[u8], bytes_max: usize) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(bytes_max)];
+    &bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())]
+}

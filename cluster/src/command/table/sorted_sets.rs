@@ -1,0 +1,42 @@
+//! Sorted sets.
+
+use super::prelude::*;
+
+#[rustfmt::skip]
+pub(super) const ROWS: &[Command] = &[
+    blocking("bzmpop",        -5, WRITE | BLOCKING,                   SORTEDSET, &[counted(2, RW | ACCESS | DELETE)]),
+    blocking("bzpopmax",      -3, WRITE | NOSCRIPT | BLOCKING | FAST, SORTEDSET, &[all_but_last(1, RW | ACCESS | DELETE)]),
+    blocking("bzpopmin",      -3, WRITE | NOSCRIPT | BLOCKING | FAST, SORTEDSET, &[all_but_last(1, RW | ACCESS | DELETE)]),
+    keyed("zadd",             -4, WRITE | DENYOOM | FAST,             SORTEDSET, &[at(1, RW | UPDATE)]),
+    keyed("zcard",             2, READONLY | FAST,                    SORTEDSET, &[at(1, RO)]),
+    keyed("zcount",            4, READONLY | FAST,                    SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zdiff",            -3, READONLY,                           SORTEDSET, &[counted(1, RO | ACCESS)]),
+    keyed("zdiffstore",       -4, WRITE | DENYOOM,                    SORTEDSET, &[at(1, OW | UPDATE), counted(2, RO | ACCESS)]),
+    keyed("zincrby",           4, WRITE | DENYOOM | FAST,             SORTEDSET, &[at(1, RW | ACCESS | UPDATE)]),
+    keyed("zinter",           -3, READONLY,                           SORTEDSET, &[counted(1, RO | ACCESS)]),
+    keyed("zintercard",       -3, READONLY,                           SORTEDSET, &[counted(1, RO | ACCESS)]),
+    keyed("zinterstore",      -4, WRITE | DENYOOM,                    SORTEDSET, &[at(1, OW | UPDATE), counted(2, RO | ACCESS)]),
+    keyed("zlexcount",         4, READONLY | FAST,                    SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zmpop",            -4, WRITE,                              SORTEDSET, &[counted(1, RW | ACCESS | DELETE)]),
+    keyed("zmscore",          -3, READONLY | FAST,                    SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zpopmax",          -2, WRITE | FAST,                       SORTEDSET, &[at(1, RW | ACCESS | DELETE)]),
+    keyed("zpopmin",          -2, WRITE | FAST,                       SORTEDSET, &[at(1, RW | ACCESS | DELETE)]),
+    keyed("zrandmember",      -2, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]).tips(&[RANDOM]),
+    keyed("zrange",           -4, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrangebylex",      -4, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrangebyscore",    -4, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrangestore",      -5, WRITE | DENYOOM,                    SORTEDSET, &[at(1, OW | UPDATE), at(2, RO | ACCESS)]),
+    keyed("zrank",             3, READONLY | FAST,                    SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrem",             -3, WRITE | FAST,                       SORTEDSET, &[at(1, RW | DELETE)]),
+    keyed("zremrangebylex",    4, WRITE,                              SORTEDSET, &[at(1, RW | DELETE)]),
+    keyed("zremrangebyrank",   4, WRITE,                              SORTEDSET, &[at(1, RW | DELETE)]),
+    keyed("zremrangebyscore",  4, WRITE,                              SORTEDSET, &[at(1, RW | DELETE)]),
+    keyed("zrevrange",        -4, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrevrangebylex",   -4, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrevrangebyscore", -4, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zrevrank",          3, READONLY | FAST,                    SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zscan",            -3, READONLY,                           SORTEDSET, &[at(1, RO | ACCESS)]).tips(&[RANDOM]),
+    keyed("zscore",            3, READONLY | FAST,                    SORTEDSET, &[at(1, RO | ACCESS)]),
+    keyed("zunion",           -3, READONLY,                           SORTEDSET, &[counted(1, RO | ACCESS)]),
+    keyed("zunionstore",      -4, WRITE | DENYOOM,                    SORTEDSET, &[at(1, OW | UPDATE), counted(2, RO | ACCESS)]),
+];
