@@ -1,1 +1,59 @@
-fn main() {}
+//! `vrc`: the one program of Volatile Redis Cluster. This crate turns arguments into the configurations of the libraries, runs
+//! them, and shows to people what they do; it decides nothing about keys or nodes.
+
+mod agent;
+mod args;
+mod cli;
+mod coordinator;
+mod log;
+mod output;
+mod shutdown;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    log::Log,
+    shutdown::Shutdown,
+};
+
+fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs the program with these arguments, and tells how it ended: 0, 1 after an error, 2 where the arguments make no sense.
+fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(asked) => {
+            // Help and version are "errors" of clap's too; it knows where each is to go. Nobody reads it if that fails.
+            let _ = asked.print();
+            return ExitCode::from(u8::try_from(asked.exit_code()).unwrap_or(2));
+        }
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    let log = Log::new(cli.log);
+    // Fails only if there is one already, which is then as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // One thread is enough: whatever has to be fast has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
+        match cli.command {
+            Command::Coordinator(args) => coordinator::run(*args, &log, &shutdown).await,
+            Command::Agent(args) => agent::run(*args, &log, &shutdown).await,
+        }
+    })
+}

@@ -1,0 +1,138 @@
+//! `vrc coordinator`.
+
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use vrc_coordinator::Config;
+
+use crate::{
+    args::{MasterArgs, Placement, parse_time},
+    log::Log,
+    shutdown::Shutdown,
+};
+
+/// Arguments of `vrc coordinator`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    master: MasterArgs,
+
+    /// How the proxies of this cluster give keys to nodes. With `legacy` no guest databases are flushed, for old clients know none
+    #[arg(long, value_name = "KIND", env = "VRC_PLACEMENT", value_enum, default_value = "slots")]
+    placement: Placement,
+
+    /// Let the master's own redis serve as a node too; when it joins, all it holds but the cluster's own keys is flushed
+    #[arg(long, env = "VRC_ALLOW_MASTER", value_parser = BoolishValueParser::new())]
+    allow_master: bool,
+
+    /// Pause between two PINGs to a node
+    #[arg(long, value_name = "TIME", env = "VRC_PING_INTERVAL", value_parser = parse_time, default_value = "1s")]
+    ping_interval: Duration,
+
+    /// A node that leaves a PING unanswered this long is down
+    #[arg(long, value_name = "TIME", env = "VRC_PING_TIMEOUT", value_parser = parse_time, default_value = "3s")]
+    ping_timeout: Duration,
+
+    /// A node whose connection broke may take this long to answer on a new one before it is down
+    #[arg(long, value_name = "TIME", env = "VRC_RECHECK", value_parser = parse_time, default_value = "200ms")]
+    recheck: Duration,
+
+    /// A node whose agent has been silent this long is down
+    #[arg(long, value_name = "TIME", env = "VRC_AGENT_TIMEOUT", value_parser = parse_time, default_value = "45s")]
+    agent_timeout: Duration,
+
+    /// A node that has been down this long is forgotten, and its keys get a new home
+    #[arg(long, value_name = "TIME", env = "VRC_FORGET_AFTER", value_parser = parse_time, default_value = "20m")]
+    forget_after: Duration,
+
+    /// Another coordinator leads when the leader has been silent this long
+    #[arg(long, value_name = "TIME", env = "VRC_LEASE", value_parser = parse_time, default_value = "2s")]
+    lease: Duration,
+
+    /// How often the leader says that it leads; at most half of --lease
+    #[arg(long, value_name = "TIME", env = "VRC_LEASE_INTERVAL", value_parser = parse_time, default_value = "500ms")]
+    lease_interval: Duration,
+
+    /// How long a request to the master may take
+    #[arg(long, value_name = "TIME", env = "VRC_MASTER_TIMEOUT", value_parser = parse_time, default_value = "1s")]
+    master_timeout: Duration,
+
+    /// How long emptying a node that joins may take
+    #[arg(long, value_name = "TIME", env = "VRC_JOIN_FLUSH_TIMEOUT", value_parser = parse_time, default_value = "60s")]
+    join_flush_timeout: Duration,
+
+    /// How long the other nodes may take to flush their guest databases when one goes down; a slower one is down too
+    #[arg(long, value_name = "TIME", env = "VRC_GUEST_FLUSH_TIMEOUT", value_parser = parse_time, default_value = "1s")]
+    guest_flush_timeout: Duration,
+
+    /// How long readers are given to take up a map before what it changed is built upon
+    #[arg(long, value_name = "TIME", env = "VRC_SETTLE", value_parser = parse_time, default_value = "100ms")]
+    settle: Duration,
+
+    /// First pause before a node that goes down again and again is let back; doubled each time
+    #[arg(long, value_name = "TIME", env = "VRC_FLAP_PAUSE", value_parser = parse_time, default_value = "1s")]
+    flap_pause: Duration,
+
+    /// Longest such pause
+    #[arg(long, value_name = "TIME", env = "VRC_FLAP_PAUSE_MAX", value_parser = parse_time, default_value = "60s")]
+    flap_pause_max: Duration,
+
+    /// A node that has stayed up this long is forgiven its past
+    #[arg(long, value_name = "TIME", env = "VRC_FLAP_FORGIVEN_AFTER", value_parser = parse_time, default_value = "5m")]
+    flap_forgiven_after: Duration,
+}
+
+impl Args {
+    fn config(self) -> Config {
+        Config {
+            master: self.master.url,
+            allow_master: self.allow_master,
+            guest_databases: self.placement == Placement::Slots,
+            ping_interval: self.ping_interval,
+            ping_timeout: self.ping_timeout,
+            agent_timeout: self.agent_timeout,
+            forget_after: self.forget_after,
+            lease: self.lease,
+            lease_interval: self.lease_interval,
+            recheck: self.recheck,
+            master_timeout: self.master_timeout,
+            join_flush_timeout: self.join_flush_timeout,
+            guest_flush_timeout: self.guest_flush_timeout,
+            settle: self.settle,
+            flap_pause: self.flap_pause,
+            flap_pause_max: self.flap_pause_max,
+            flap_forgiven_after: self.flap_forgiven_after,
+        }
+    }
+}
+
+/// Coordinates until the program is to stop.
+pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
+    log.begin("info");
+    let config = args.config();
+    tracing::info!(master = %config.master, "coordinator started");
+    vrc_coordinator::run(config, shutdown.token()).await?;
+    tracing::info!("coordinator stopped");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_defaults_are_the_librarys_own() {
+        let config = Program::parse_from(["coordinator", "-h", "cache.internal", "-p", "7000"]).args.config();
+        assert_eq!(config.master.to_string(), "redis://cache.internal:7000");
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::new(config.master.clone())));
+    }
+}
