@@ -1,1 +1,4 @@
 //! How keys are given to nodes.
+
+pub(crate) mod legacy;
+pub mod slots;

@@ -1,0 +1,174 @@
+//! What the `slots` placement promises: balance, and that only what must move does.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use vrc_cluster::{
+    contract::{Endpoint, Node, NodeMap},
+    placement::slots::{SLOTS, hash_tag, slot_of},
+    topology::{PlacementOptions, Topology, Unowned},
+};
+
+fn node(name: &str, weight: f64, up: bool) -> Node {
+    Node {
+        config: Endpoint::new(name, 1),
+        weight,
+        up,
+        state_change_time: 1,
+        name: name.to_owned(),
+        last_ping: None,
+        run_id: None,
+        version: None,
+        other: Default::default(),
+    }
+}
+
+fn map<'a>(nodes: impl IntoIterator<Item = (&'a str, f64, bool)>) -> NodeMap {
+    nodes.into_iter().map(|(name, weight, up)| (name.to_owned(), node(name, weight, up))).collect()
+}
+
+fn build(map: &NodeMap) -> Topology {
+    Topology::build(map, 1, &PlacementOptions { guest_databases: true, ..Default::default() }, 0)
+}
+
+/// The holder of each slot and whether it is a guest there, by name.
+fn holders(map: &NodeMap) -> Vec<Option<(String, bool)>> {
+    let topology = build(map);
+    (0..SLOTS as u16)
+        .map(|slot| topology.slot_owner(slot).ok())
+        .map(|owner| owner.map(|owner| (topology.nodes()[usize::from(owner.node)].name.to_string(), owner.guest)))
+        .collect()
+}
+
+fn names(family: usize, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| match family {
+            0 => format!("127.0.0.1:{}", 7001 + n),
+            1 => format!("10.0.{}.{}:6379", n / 250, n % 250),
+            2 => format!("node-{n}"),
+            3 => format!("cache{n}.eu-west-1.internal:6379"),
+            seed => format!("n{}", (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ seed as u64)),
+        })
+        .collect()
+}
+
+#[test]
+fn balance_at_equal_weights() {
+    for family in 0..24 {
+        for (count, limit) in [(4, 1.05), (16, 1.10), (100, 1.25)] {
+            let names = names(family, count);
+            let topology = build(&map(names.iter().map(|name| (name.as_str(), 1.0, true))));
+            let fullest = topology.shares().into_iter().fold(0.0, f64::max) * count as f64;
+            assert!(fullest <= limit, "{count} nodes of family {family}: the fullest holds {fullest:.3} times its share");
+        }
+    }
+}
+
+#[test]
+fn shares_follow_weights() {
+    let nodes = [("a", 0.01), ("b", 1.0), ("c", 2.0), ("d", 100.0), ("e", 25.5)];
+    let topology = build(&map(nodes.map(|(name, weight)| (name, weight, true))));
+    let total: f64 = nodes.iter().map(|(_, weight)| weight).sum();
+    for ((name, weight), share) in nodes.iter().zip(topology.shares()) {
+        let fair = weight / total;
+        assert!((share - fair).abs() < 0.002 + fair * 0.1, "{name}: {share} for a fair {fair}");
+    }
+}
+
+#[test]
+fn the_same_names_give_the_same_slots_on_every_machine_and_in_every_version() {
+    let names = names(0, 5);
+    let topology = build(&map(names.iter().enumerate().map(|(n, name)| (name.as_str(), 1.0 + n as f64 / 2.0, true))));
+    let found: Vec<_> = (0..SLOTS as u16).step_by(1024).map(|slot| topology.slot_owner(slot).unwrap().node).collect();
+    assert_eq!(found, VECTOR);
+}
+
+/// A change here moves the keys of every cluster that is upgraded.
+const VECTOR: [u16; 16] = [1, 2, 3, 4, 0, 3, 1, 3, 1, 3, 3, 4, 2, 1, 4, 4];
+
+#[test]
+fn hash_tags_are_those_of_redis_cluster() {
+    assert_eq!(slot_of(b"123456789"), 0x31C3);
+    for (key, tag) in [
+        ("{user1000}.following", "user1000"),
+        ("foo{}{bar}", "foo{}{bar}"),
+        ("foo{{bar}}zap", "{bar"),
+        ("foo{bar}{zap}", "bar"),
+        ("foo{bar", "foo{bar"),
+        ("foo}bar{", "foo}bar{"),
+        ("{}", "{}"),
+        ("", ""),
+    ] {
+        assert_eq!(hash_tag(key.as_bytes()), tag.as_bytes(), "{key}");
+    }
+}
+
+#[test]
+fn a_slot_whose_home_is_down_is_a_guest_elsewhere_and_nothing_else_moves() {
+    let all = map([("a", 1.0, true), ("b", 1.0, true), ("c", 1.0, true)]);
+    let mut one_down = all.clone();
+    one_down.get_mut("b").unwrap().up = false;
+    for (slot, (before, after)) in holders(&all).into_iter().zip(holders(&one_down)).enumerate() {
+        let ((home, guest), (holder, is_guest)) = (before.unwrap(), after.unwrap());
+        assert!(!guest);
+        assert_eq!(is_guest, home == "b", "slot {slot}");
+        assert_eq!(holder == home, home != "b", "slot {slot}");
+    }
+}
+
+#[test]
+fn a_down_node_keeps_its_keys_until_its_expiry() {
+    let mut nodes = map([("a", 1.0, true), ("b", 1.0, false)]);
+    nodes.get_mut("b").unwrap().state_change_time = 10_000;
+    let options = PlacementOptions { down_node_expiry_ms: 5_000, guest_databases: true, ..Default::default() };
+    let at = |now_ms| Topology::build(&nodes, 1, &options, now_ms);
+    let of_b = (0..SLOTS as u16).find(|slot| at(0).slot_owner(*slot).is_err()).unwrap();
+    assert_eq!(at(14_999).slot_owner(of_b), Err(Unowned::Withheld { node: 1, until_ms: 15_000 }));
+    assert_eq!(at(14_999).next_change_ms(), Some(15_000));
+    assert!(at(15_000).slot_owner(of_b).is_ok_and(|owner| owner.node == 0 && owner.guest));
+    assert_eq!(at(15_000).next_change_ms(), None);
+}
+
+#[test]
+fn without_nodes_nobody_owns_anything() {
+    for nodes in [map([]), map([("a", 1.0, false)])] {
+        let topology = build(&nodes);
+        assert_eq!(topology.owner(topology.place(b"k")), Err(Unowned::NoNodeUp));
+        assert_eq!(topology.by_number(3), None);
+    }
+}
+
+#[test]
+fn odd_weights_are_made_the_best_of() {
+    let topology = build(&map([("a", f64::NAN, true), ("b", -3.0, true), ("c", f64::INFINITY, true), ("d", 1e9, true)]));
+    assert!((topology.shares().iter().sum::<f64>() - 1.0).abs() < 1e-9);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A node that comes, goes, or changes its weight moves slots to itself or from itself, and no others.
+    #[test]
+    fn only_slots_of_the_changed_node_move(
+        weights in prop::collection::vec(0.01f64..100.0, 2..12),
+        family in 0usize..6,
+        at in any::<prop::sample::Index>(),
+        change in prop_oneof![Just(None), (0.01f64..100.0).prop_map(Some)],
+    ) {
+        let names = names(family, weights.len());
+        let before = map(names.iter().zip(&weights).map(|(name, weight)| (name.as_str(), *weight, true)));
+        let changed = names[at.index(names.len())].as_str();
+        let mut after: BTreeMap<_, _> = before.clone();
+        match change {
+            Some(weight) => after.get_mut(changed).unwrap().weight = weight,
+            None => drop(after.remove(changed)),
+        }
+        let heavier = change.is_some_and(|weight| weight >= before[changed].weight);
+        for (old, new) in holders(&before).into_iter().zip(holders(&after)) {
+            let (old, new) = (old.unwrap().0, new.unwrap().0);
+            if old != new {
+                prop_assert_eq!(if heavier { &new } else { &old }, changed);
+            }
+        }
+    }
+}
