@@ -12,10 +12,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use vrc_cluster::contract::{AGENT_BUS, AgentBusMessage};
+use vrc_cluster::{
+    client::Backoff,
+    contract::{AGENT_BUS, AgentBusMessage},
+};
 
 use crate::{
-    backoff::Backoff,
     config::Config,
     link::{self, Lifeline},
     watcher::Sighting,

@@ -6,7 +6,6 @@
 
 mod admission;
 mod announcer;
-mod backoff;
 mod config;
 mod fleet;
 mod info;

@@ -11,10 +11,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
+use vrc_cluster::client::Backoff;
 
 use crate::{
     admission::{self, Hindrance, Refused},
-    backoff::Backoff,
     config::Config,
     info::Info,
     link::{self, Lifeline},

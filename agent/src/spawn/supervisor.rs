@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{RedisProcess, SpawnError, SpawnOptions};
-use crate::backoff::Backoff;
+use vrc_cluster::client::Backoff;
 
 /// What happened to a supervised server.
 #[derive(Debug)]

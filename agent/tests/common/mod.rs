@@ -37,9 +37,7 @@ pub async fn redis_with(directives: &[&str]) -> RedisProcess {
         let mut words = line.split_whitespace().map(str::to_owned);
         (words.next().unwrap(), words.collect())
     });
-    let options = SpawnOptions { directives: directives.collect(), ..SpawnOptions::default() };
-    // In cluster mode it wants a second port, of which nobody knows whether it is free.
-    eventually(async || RedisProcess::start(&options).await.ok()).await
+    RedisProcess::start(&SpawnOptions { directives: directives.collect(), ..SpawnOptions::default() }).await.unwrap()
 }
 
 pub fn url(redis: &RedisProcess) -> MasterUrl {

@@ -1,10 +1,10 @@
-//! Pauses between attempts: growing, capped, and jittered so that many agents do not come back in step.
+//! Pauses between attempts: growing, capped, and jittered so that many who wait for the same server do not come back in step.
 
 use std::time::Duration;
 
 /// The pauses of one series of attempts.
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     cap: Duration,
     next: Duration,
@@ -12,19 +12,19 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// A series that starts at `first`, doubles, and stays at `cap`.
-    pub(crate) fn new(first: Duration, cap: Duration) -> Self {
+    pub fn new(first: Duration, cap: Duration) -> Self {
         Backoff { first, cap, next: first.min(cap) }
     }
 
     /// The next pause: between half of the current step and the whole of it.
-    pub(crate) fn pause(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let step = self.next;
         self.next = step.saturating_mul(2).min(self.cap);
         step.mul_f64(rand::random_range(0.5..=1.0))
     }
 
     /// Begins again; called once an attempt has succeeded for good.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.first.min(self.cap);
     }
 }

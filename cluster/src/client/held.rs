@@ -1,0 +1,182 @@
+//! Which node map a reader believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::contract::{EPOCH_MAX, Epoch, Node, NodeMap};
+
+/// How long a reader that holds a map with an epoch waits before it believes one without, in ms.
+///
+/// A map has no epoch where an old coordinator wrote it, or where the master lost its memory and an agent of the old system was
+/// quicker than our coordinator to write to it. The second is over within seconds; the first is a fleet that moves back.
+const NO_EPOCH_TRUSTED_AFTER_MS: u64 = 30_000;
+
+/// The map that a reader holds, and the rules by which another takes its place.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    map: NodeMap,
+    epoch: Option<Epoch>,
+    /// Since when only maps without an epoch were seen, in ms.
+    no_epoch_since_ms: Option<u64>,
+}
+
+/// Why a map was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub(crate) enum Ignored {
+    #[error("it is the one that is held")]
+    Same,
+    #[error("its epoch is older than that of the one that is held")]
+    Older,
+    #[error("it has no nodes")]
+    Empty,
+    #[error("it has no epoch, and the one that is held has")]
+    NoEpoch,
+}
+
+impl Held {
+    pub(crate) fn map(&self) -> &NodeMap {
+        &self.map
+    }
+
+    /// The epoch of the map; 0 where it has none.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch.unwrap_or(0)
+    }
+
+    /// Takes a map that was read or received, if it is to be believed. Returns what changed.
+    pub(crate) fn offer(&mut self, mut map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
+        // Changes at every message of an agent, and nobody's keys move for it.
+        map.values_mut().for_each(|node| node.last_ping = None);
+        let epoch = epoch.filter(|epoch| *epoch <= EPOCH_MAX);
+        if map.is_empty() && !self.map.is_empty() {
+            return Err(Ignored::Empty);
+        }
+        match (self.epoch, epoch) {
+            (Some(held), Some(offered)) if offered < held => return Err(Ignored::Older),
+            (Some(held), Some(offered)) if offered == held => {
+                self.no_epoch_since_ms = None;
+                return Err(Ignored::Same);
+            }
+            (Some(_), None) => {
+                let since_ms = *self.no_epoch_since_ms.get_or_insert(now_ms);
+                if now_ms.saturating_sub(since_ms) < NO_EPOCH_TRUSTED_AFTER_MS {
+                    return Err(Ignored::NoEpoch);
+                }
+            }
+            (None, None) if map == self.map => return Err(Ignored::Same),
+            _ => {}
+        }
+        self.no_epoch_since_ms = None;
+        self.epoch = epoch;
+        let before = std::mem::replace(&mut self.map, map);
+        Ok(Change::between(&before, &self.map))
+    }
+}
+
+/// What is different in a new map, for the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) came: Vec<String>,
+    pub(crate) went: Vec<String>,
+    pub(crate) other: Vec<String>,
+}
+
+impl Change {
+    fn between(before: &NodeMap, after: &NodeMap) -> Self {
+        let up = |map: &BTreeMap<String, Node>| -> BTreeSet<String> {
+            map.iter().filter(|(_, node)| node.up).map(|(name, _)| name.clone()).collect()
+        };
+        let (old, new) = (up(before), up(after));
+        let changed = |name: &&String| {
+            let key = |node: &Node| (node.config.clone(), node.weight.to_bits(), node.run_id.clone());
+            before.get(*name).map(key) != after.get(*name).map(key)
+        };
+        Change {
+            came: new.difference(&old).cloned().collect(),
+            went: old.difference(&new).cloned().collect(),
+            other: old.intersection(&new).filter(changed).cloned().collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut first = true;
+        for (names, what) in [(&self.came, "came up"), (&self.went, "went down"), (&self.other, "changed")] {
+            if !names.is_empty() {
+                write!(f, "{}{} {what}", if first { "" } else { "; " }, names.join(", "))?;
+                first = false;
+            }
+        }
+        if first { f.write_str("no node that is up is concerned") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::Endpoint;
+
+    fn map(nodes: &[(&str, bool)]) -> NodeMap {
+        nodes
+            .iter()
+            .map(|(name, up)| {
+                let node = Node {
+                    config: Endpoint::new(*name, 1),
+                    weight: 1.0,
+                    up: *up,
+                    state_change_time: 1,
+                    name: (*name).to_owned(),
+                    last_ping: Some(7),
+                    run_id: None,
+                    version: None,
+                    other: Default::default(),
+                };
+                ((*name).to_owned(), node)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_a_newer_map_is_taken() {
+        let mut held = Held::default();
+        assert_eq!(held.offer(map(&[("a", true)]), Some(5), 0).unwrap().came, ["a"]);
+        for (nodes, epoch, expect) in [
+            (map(&[("b", true)]), Some(4), Ignored::Older),
+            (map(&[("b", true)]), Some(5), Ignored::Same),
+            (map(&[]), Some(6), Ignored::Empty),
+            (map(&[("b", true)]), None, Ignored::NoEpoch),
+            (map(&[("b", true)]), Some(EPOCH_MAX + 1), Ignored::NoEpoch),
+        ] {
+            assert_eq!(held.offer(nodes, epoch, 0), Err(expect));
+        }
+        let change = held.offer(map(&[("a", false), ("b", true)]), Some(6), 0).unwrap();
+        assert_eq!(change.to_string(), "b came up; a went down");
+        assert_eq!(held.epoch(), 6);
+    }
+
+    #[test]
+    fn without_epochs_every_difference_counts() {
+        let mut held = Held::default();
+        assert!(held.offer(map(&[("a", true)]), None, 0).is_ok());
+        let mut later = map(&[("a", true)]);
+        later.get_mut("a").unwrap().last_ping = Some(99);
+        assert_eq!(held.offer(later, None, 0), Err(Ignored::Same));
+        assert!(held.offer(map(&[("a", false)]), None, 0).is_ok());
+        assert!(held.offer(map(&[("a", true)]), Some(3), 0).is_ok());
+    }
+
+    #[test]
+    fn a_fleet_that_moves_back_to_an_old_coordinator_is_followed_after_a_while() {
+        let mut held = Held::default();
+        held.offer(map(&[("a", true)]), Some(5), 0).unwrap();
+        assert_eq!(held.offer(map(&[("b", true)]), None, 1_000), Err(Ignored::NoEpoch));
+        assert_eq!(held.offer(map(&[("b", true)]), None, 30_999), Err(Ignored::NoEpoch));
+        assert!(held.offer(map(&[("b", true)]), None, 31_000).is_ok());
+        // One map with an epoch in between starts the count again.
+        let mut held = Held::default();
+        held.offer(map(&[("a", true)]), Some(5), 0).unwrap();
+        held.offer(map(&[("b", true)]), None, 1_000).unwrap_err();
+        held.offer(map(&[("a", true)]), Some(5), 20_000).unwrap_err();
+        assert_eq!(held.offer(map(&[("b", true)]), None, 40_000), Err(Ignored::NoEpoch));
+    }
+}
