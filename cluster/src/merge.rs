@@ -1,1 +1,315 @@
-//! Placeholder.
+//! Merges the replies of a request's parts into the one reply that a single redis would have given.
+//!
+//! A failed part fails the whole: its error is the reply, never a short or shifted result.
+
+use crate::{
+    command::{Merge, Split},
+    resp::{array_elements, encode, parse_integer},
+};
+
+/// How the parts' replies become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    ByKey,
+    Sum,
+    Min,
+    Max,
+    Concat,
+    And,
+    First,
+    /// As the first, and errors only count if there is nothing else.
+    AnyOk,
+}
+
+/// Gathers the replies of one request's parts. Made to be used again: [`Join::start`] keeps the buffers.
+#[derive(Debug)]
+pub struct Join {
+    rule: Rule,
+    parts_left: u32,
+    part_count: u16,
+    /// [`Rule::ByKey`]: which part each key went to.
+    part_of_key: Vec<u16>,
+    /// [`Rule::ByKey`]: each key's element in `bytes`, as (start, length).
+    elements: Vec<(u32, u32)>,
+    /// Elements, or the first reply.
+    bytes: Vec<u8>,
+    /// Sum, least or greatest so far; number of elements for [`Rule::Concat`].
+    number: i64,
+    /// [`Rule::And`] over arrays.
+    numbers: Vec<i64>,
+    /// Type byte of the first reply that was no error; 0 before it came.
+    kind: u8,
+    error: Vec<u8>,
+}
+
+impl Default for Join {
+    fn default() -> Self {
+        Join {
+            rule: Rule::First,
+            parts_left: 0,
+            part_count: 0,
+            part_of_key: Vec::new(),
+            elements: Vec::new(),
+            bytes: Vec::new(),
+            number: 0,
+            numbers: Vec::new(),
+            kind: 0,
+            error: Vec::new(),
+        }
+    }
+}
+
+impl Join {
+    /// Starts over for a request that was split into `parts`, key by key.
+    pub fn start_split(&mut self, split: Split, parts: usize, part_of_key: &[u16]) {
+        self.start(
+            match split {
+                Split::ArrayByKey => Rule::ByKey,
+                Split::SumByKey => Rule::Sum,
+                Split::OkByPair => Rule::First,
+            },
+            parts,
+        );
+        self.part_of_key.extend_from_slice(part_of_key);
+        if self.rule == Rule::ByKey {
+            self.elements.resize(part_of_key.len(), (0, 0));
+        }
+    }
+
+    /// Starts over for a request that went to `parts` nodes whole.
+    pub fn start_all(&mut self, merge: Merge, parts: usize) {
+        self.start(
+            match merge {
+                Merge::AllOk | Merge::First => Rule::First,
+                Merge::OneOk => Rule::AnyOk,
+                Merge::Sum => Rule::Sum,
+                Merge::Min => Rule::Min,
+                Merge::Max => Rule::Max,
+                Merge::Concat => Rule::Concat,
+                Merge::And => Rule::And,
+            },
+            parts,
+        );
+    }
+
+    fn start(&mut self, rule: Rule, parts: usize) {
+        self.rule = rule;
+        self.parts_left = parts as u32;
+        self.part_count = parts as u16;
+        self.part_of_key.clear();
+        self.elements.clear();
+        self.bytes.clear();
+        self.number = 0;
+        self.numbers.clear();
+        self.kind = 0;
+        self.error.clear();
+    }
+
+    /// Takes one part's reply, whole. Returns whether it was the last.
+    pub fn add(&mut self, part: u16, reply: &[u8]) -> bool {
+        debug_assert!(self.parts_left > 0);
+        if matches!(reply.first(), Some(b'-' | b'!')) {
+            self.fail(reply);
+        } else if (self.error.is_empty() || self.rule == Rule::AnyOk) && self.take(part, reply).is_none() {
+            self.fail(b"-ERR a node's reply to a part of this command had an unexpected form\r\n");
+        }
+        self.parts_left -= 1;
+        self.parts_left == 0
+    }
+
+    /// Part `part` never was sent, and its keys have new owners: `parts` new parts take its place, `part_of_key` gives for each of
+    /// its keys in order which one (counted from 0). Returns the number of the first new part.
+    pub fn replace(&mut self, part: u16, parts: usize, part_of_key: &[u16]) -> u16 {
+        let base = self.part_count;
+        self.part_count += parts as u16;
+        self.parts_left += parts as u32 - 1;
+        let keys = self.part_of_key.iter_mut().filter(|of| **of == part);
+        for (of, new) in keys.zip(part_of_key) {
+            *of = base + new;
+        }
+        base
+    }
+
+    /// Whether this is a request's parts by key, which [`Join::replace`] can give out anew.
+    pub fn is_by_key(&self) -> bool {
+        !self.part_of_key.is_empty()
+    }
+
+    /// Appends the one reply, after [`Join::add`] said that it was the last.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let succeeded = self.error.is_empty() || (self.rule == Rule::AnyOk && self.kind != 0);
+        if !succeeded {
+            out.extend_from_slice(&self.error);
+            return;
+        }
+        match self.rule {
+            Rule::ByKey => {
+                encode::array(out, self.elements.len());
+                for &(start, len) in &self.elements {
+                    out.extend_from_slice(&self.bytes[start as usize..(start + len) as usize]);
+                }
+            }
+            Rule::Sum | Rule::Min | Rule::Max => encode::integer(out, self.number),
+            Rule::Concat => {
+                encode::header(out, self.kind, self.number as usize);
+                out.extend_from_slice(&self.bytes);
+            }
+            Rule::And if self.kind == b':' => encode::integer(out, self.number),
+            Rule::And => {
+                encode::array(out, self.numbers.len());
+                for &number in &self.numbers {
+                    encode::integer(out, number);
+                }
+            }
+            Rule::First | Rule::AnyOk => out.extend_from_slice(&self.bytes),
+        }
+    }
+
+    fn fail(&mut self, error: &[u8]) {
+        if self.error.is_empty() {
+            self.error.extend_from_slice(error);
+        }
+    }
+
+    /// Takes a reply that is no error; `None` if it has not the form that the rule needs.
+    fn take(&mut self, part: u16, reply: &[u8]) -> Option<()> {
+        let first = self.kind == 0;
+        if first {
+            self.kind = *reply.first()?;
+        }
+        match self.rule {
+            Rule::ByKey => {
+                let mut keys = (0..self.part_of_key.len()).filter(|&key| self.part_of_key[key] == part);
+                let mut elements = array_elements(reply)?;
+                for key in keys.by_ref() {
+                    let element = elements.next()?;
+                    self.elements[key] = (u32::try_from(self.bytes.len()).ok()?, u32::try_from(element.len()).ok()?);
+                    self.bytes.extend_from_slice(element);
+                }
+                elements.next().is_none().then_some(())
+            }
+            Rule::Sum => self.fold(first, integer(reply)?, |a, b| a.saturating_add(b)),
+            Rule::Min => self.fold(first, integer(reply)?, i64::min),
+            Rule::Max => self.fold(first, integer(reply)?, i64::max),
+            Rule::Concat => {
+                for element in array_elements(reply)? {
+                    self.number += 1;
+                    self.bytes.extend_from_slice(element);
+                }
+                Some(())
+            }
+            Rule::And => match self.kind {
+                b':' => self.fold(first, integer(reply)?, i64::min),
+                _ => {
+                    let numbers: Vec<i64> = array_elements(reply)?.map(integer).collect::<Option<_>>()?;
+                    if first {
+                        self.numbers = numbers;
+                        return Some(());
+                    }
+                    if numbers.len() != self.numbers.len() {
+                        return None;
+                    }
+                    self.numbers.iter_mut().zip(numbers).for_each(|(a, b)| *a = (*a).min(b));
+                    Some(())
+                }
+            },
+            Rule::First | Rule::AnyOk => {
+                if first {
+                    self.bytes.extend_from_slice(reply);
+                }
+                Some(())
+            }
+        }
+    }
+
+    fn fold(&mut self, first: bool, number: i64, with: impl Fn(i64, i64) -> i64) -> Option<()> {
+        self.number = if first { number } else { with(self.number, number) };
+        Some(())
+    }
+}
+
+/// The number of an integer reply.
+fn integer(reply: &[u8]) -> Option<i64> {
+    parse_integer(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(rule: Split, part_of_key: &[u16], replies: &[(u16, &str)]) -> String {
+        let mut join = Join::default();
+        let parts = part_of_key.iter().max().unwrap() + 1;
+        join.start_split(rule, usize::from(parts), part_of_key);
+        finish(join, replies)
+    }
+
+    fn all(rule: Merge, replies: &[&str]) -> String {
+        let mut join = Join::default();
+        join.start_all(rule, replies.len());
+        finish(join, &replies.iter().enumerate().map(|(part, reply)| (part as u16, *reply)).collect::<Vec<_>>())
+    }
+
+    fn finish(mut join: Join, replies: &[(u16, &str)]) -> String {
+        for (index, (part, reply)) in replies.iter().enumerate() {
+            assert_eq!(join.add(*part, reply.as_bytes()), index + 1 == replies.len());
+        }
+        let mut out = Vec::new();
+        join.finish(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn arrays_come_in_the_order_of_the_keys_whichever_part_is_first() {
+        let replies = [(1, "*1\r\n$1\r\nb\r\n"), (0, "*2\r\n$1\r\na\r\n$-1\r\n")];
+        assert_eq!(split(Split::ArrayByKey, &[0, 1, 0], &replies), "*3\r\n$1\r\na\r\n$1\r\nb\r\n$-1\r\n");
+    }
+
+    #[test]
+    fn a_failed_part_fails_the_whole() {
+        for rule in [Split::ArrayByKey, Split::SumByKey, Split::OkByPair] {
+            let good = match rule {
+                Split::ArrayByKey => "*1\r\n$1\r\nb\r\n",
+                Split::SumByKey => ":1\r\n",
+                Split::OkByPair => "+OK\r\n",
+            };
+            assert_eq!(split(rule, &[0, 1], &[(1, "-OOM no\r\n"), (0, good)]), "-OOM no\r\n");
+            assert_eq!(split(rule, &[0, 1], &[(1, good), (0, "-OOM no\r\n")]), "-OOM no\r\n");
+        }
+        assert!(split(Split::ArrayByKey, &[0, 0, 1], &[(0, "*1\r\n:1\r\n"), (1, "*1\r\n:1\r\n")]).starts_with("-ERR"));
+        assert!(split(Split::SumByKey, &[0, 1], &[(0, "$1\r\n1\r\n"), (1, ":1\r\n")]).starts_with("-ERR"));
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(split(Split::SumByKey, &[0, 1, 1], &[(0, ":1\r\n"), (1, ":2\r\n")]), ":3\r\n");
+        assert_eq!(all(Merge::Sum, &[":1\r\n", ":0\r\n", ":5\r\n"]), ":6\r\n");
+        assert_eq!(all(Merge::Min, &[":4\r\n", ":2\r\n"]), ":2\r\n");
+        assert_eq!(all(Merge::Max, &[":4\r\n", ":9\r\n"]), ":9\r\n");
+        assert_eq!(all(Merge::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"]), "*2\r\n:1\r\n:0\r\n");
+        assert_eq!(all(Merge::And, &["*0\r\n", "*0\r\n"]), "*0\r\n");
+    }
+
+    #[test]
+    fn whole_replies() {
+        assert_eq!(all(Merge::AllOk, &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
+        assert_eq!(all(Merge::AllOk, &["+OK\r\n", "-ERR no\r\n"]), "-ERR no\r\n");
+        assert_eq!(all(Merge::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"]), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "+OK\r\n", "-NOTBUSY no\r\n"]), "+OK\r\n");
+        assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "-ERR no\r\n"]), "-NOTBUSY no\r\n");
+        assert_eq!(all(Merge::Concat, &["~1\r\n$1\r\na\r\n", "~0\r\n"]), "~1\r\n$1\r\na\r\n");
+    }
+
+    #[test]
+    fn a_part_given_out_anew_keeps_the_order() {
+        let mut join = Join::default();
+        join.start_split(Split::ArrayByKey, 2, &[0, 1, 0, 0]);
+        assert!(!join.add(1, b"*1\r\n:2\r\n"));
+        let base = join.replace(0, 2, &[1, 0, 1]);
+        assert!(!join.add(base, b"*1\r\n:3\r\n"));
+        assert!(join.add(base + 1, b"*2\r\n:1\r\n:4\r\n"));
+        let mut out = Vec::new();
+        join.finish(&mut out);
+        assert_eq!(out, b"*4\r\n:1\r\n:2\r\n:3\r\n:4\r\n");
+    }
+}

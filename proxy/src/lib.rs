@@ -1,1 +1,157 @@
-//! proxy
+//! The proxy: what applications connect to as if it were one redis.
+//!
+//! [`Proxy::start`] binds the listeners, follows the node map, and starts the workers. A worker owns its clients and its own node
+//! connections; nothing is shared between workers but the topology and counters.
+
+mod config;
+mod connect;
+mod core;
+mod limits;
+mod listen;
+mod socket;
+mod stats;
+mod watch;
+mod worker;
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    thread,
+    time::SystemTime,
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, watch as signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use vrc_cluster::{
+    contract::Epoch,
+    topology::{PlacementKind, Topology},
+};
+
+pub use config::{Config, FixedNode, ListenAddr, ParseError, Source};
+
+use crate::{
+    core::{Identity, Settings},
+    limits::{DATABASES, DATABASES_WITH_GUESTS},
+    listen::{Door, Listener},
+    stats::AllStats,
+    worker::{Control, Shared, WorkerHandle},
+};
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    listening: Vec<ListenAddr>,
+    topology: Arc<ArcSwap<Topology>>,
+    changes: signal::Receiver<Epoch>,
+    workers: Vec<WorkerHandle>,
+    threads: Vec<thread::JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Proxy {
+    /// Starts a proxy: when this returns, clients can connect. With a master that has no map yet, or cannot be reached, they are
+    /// told so until it has; [`Proxy::changes`] tells when that is over.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, or a thread cannot be started.
+    pub async fn start(config: Config) -> anyhow::Result<Proxy> {
+        anyhow::ensure!(!config.listen.is_empty(), "the proxy has no address to listen on");
+        anyhow::ensure!(config.workers > 0, "the proxy needs at least one worker");
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.push(Listener::bind(address).with_context(|| format!("cannot listen on {address}"))?);
+        }
+        let listening = listeners.iter().map(Listener::address).collect::<Result<Vec<_>, _>>()?;
+
+        let stop = CancellationToken::new();
+        let (suspicions, suspected) = mpsc::channel(watch::SUSPICIONS_MAX);
+        let mut watched = watch::start(&config.source, &config.placement, suspected);
+        let stats = Arc::new(AllStats::new(config.workers));
+        let shared = Shared {
+            settings: settings(&config, &listening),
+            topology: watched.topology.clone(),
+            stats: stats.clone(),
+            suspicions,
+        };
+        let (workers, threads) = worker::start(config.workers, &shared).context("cannot start the workers")?;
+
+        let mut tasks = std::mem::take(&mut watched.tasks);
+        tasks.push(tokio::spawn(tell_workers(workers.clone(), watched.changes.clone())));
+        let door = Door { workers: workers.clone(), clients_max: config.clients_max, next_id: Arc::new(AtomicU64::new(1)) };
+        tasks.extend(listeners.into_iter().map(|listener| tokio::spawn(listen::serve(listener, door.clone(), stop.clone()))));
+        Ok(Proxy { listening, topology: watched.topology, changes: watched.changes, workers, threads, tasks, stop })
+    }
+
+    /// Where clients can connect, with the ports that were found where 0 was asked for.
+    pub fn listening(&self) -> &[ListenAddr] {
+        &self.listening
+    }
+
+    /// The topology that commands are routed by now.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// Changes whenever the topology does; holds its epoch.
+    pub fn changes(&self) -> signal::Receiver<Epoch> {
+        self.changes.clone()
+    }
+
+    /// Stops: takes no more clients and commands, answers what is under way for at most a second, and closes everything.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for worker in &self.workers {
+            worker.tell(Control::Stop);
+        }
+        let threads = self.threads;
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().map(thread::JoinHandle::join).collect::<Vec<_>>()).await;
+        if joined.is_err() || joined.is_ok_and(|ended| ended.iter().any(Result::is_err)) {
+            tracing::error!("a worker ended by a panic");
+        }
+        for task in self.tasks {
+            task.abort();
+            // Aborted or ended: either way it is gone, and with it its listener.
+            let _ = task.await;
+        }
+    }
+}
+
+fn settings(config: &Config, listening: &[ListenAddr]) -> Settings {
+    let port = listening.iter().find_map(|address| match address {
+        ListenAddr::Tcp(address) => Some(address.port()),
+        ListenAddr::Unix(_) => None,
+    });
+    let started_at = SystemTime::now();
+    let nanos = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    Settings {
+        timeout_ms: (config.timeout.as_millis() as u64).max(1),
+        password: config.password.clone(),
+        databases: if config.placement.guest_databases { DATABASES_WITH_GUESTS } else { DATABASES },
+        fixed_nodes: matches!(config.source, Source::Nodes(_)),
+        identity: Arc::new(Identity {
+            run_id: format!("{nanos:032x}{:08x}", std::process::id()),
+            port: port.unwrap_or(0),
+            placement: match config.placement.kind {
+                PlacementKind::Slots => "slots",
+                PlacementKind::Legacy => "legacy",
+            },
+            workers: config.workers,
+            started_at,
+        }),
+    }
+}
+
+/// Wakes the workers at each new topology, so that what waits in them for it goes on.
+async fn tell_workers(workers: Vec<WorkerHandle>, mut changes: signal::Receiver<Epoch>) {
+    while changes.changed().await.is_ok() {
+        for worker in &workers {
+            worker.tell(Control::TopologyChanged);
+        }
+    }
+}

@@ -11,9 +11,9 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
 }
 
 /// `-text`, line ends in it made spaces as redis does. `text` starts with the error's code (`ERR …`).
-pub fn error(out: &mut Vec<u8>, text: &str) {
+pub fn error(out: &mut Vec<u8>, text: impl AsRef<[u8]>) {
     out.push(b'-');
-    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend(text.as_ref().iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
     out.extend_from_slice(b"\r\n");
 }
 

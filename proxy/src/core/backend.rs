@@ -1,0 +1,302 @@
+//! One node connection as the core sees it: bytes to write, who waits for the replies, and what has been sent.
+//!
+//! Replies come in the order of the requests, so a queue of who asked is all that is needed to hand them out. The same queue tells
+//! what was sent when the connection is lost: only that decides whether a command may be tried elsewhere.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use vrc_cluster::{
+    contract::Endpoint,
+    resp::{Proto, ReplyFramer},
+};
+
+use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX};
+
+use super::session::{Sequence, empty};
+
+/// Which of a node's connections: nothing is translated on the way, so each protocol and each database has one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lane {
+    pub(crate) proto: Proto,
+    /// The node's database: a guest database's number where it is one.
+    pub(crate) db: u8,
+}
+
+impl Lane {
+    /// How many lanes a node can have.
+    pub(crate) const COUNT: usize = 32;
+
+    #[inline]
+    pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
+        Lane { proto, db: if guest { db + GUEST_OFFSET } else { db } }
+    }
+
+    /// 0 to [`Lane::COUNT`] - 1.
+    #[inline]
+    pub(crate) fn index(self) -> usize {
+        (self.proto as usize) << 4 | usize::from(self.db & 15)
+    }
+}
+
+/// Who waits for one reply.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiter {
+    pub(crate) session: u32,
+    pub(crate) generation: u32,
+    pub(crate) sequence: Sequence,
+    /// The request's length in bytes.
+    pub(crate) len: u32,
+    /// When the command came.
+    pub(crate) since_ms: u64,
+    /// Which part of a split command.
+    pub(crate) part: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nobody has asked for it, or it was lost while nobody waited.
+    Idle,
+    /// An attempt to connect is under way, or waits for its pause to end.
+    Connecting,
+    Up,
+    /// No longer in use: its node left the map, went down or moved. What was sent may still be answered until then.
+    Retired {
+        until_ms: u64,
+    },
+    /// Its place in the list is free.
+    Free,
+}
+
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) node: Arc<str>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) lane: Lane,
+    pub(crate) state: State,
+    /// Counts the connections and attempts, so that news of an old one is known as such.
+    pub(crate) incarnation: u32,
+    /// Attempts that failed since the last that did not.
+    pub(crate) failures: u32,
+    /// Since when it could not be connected to, and why not.
+    pub(crate) unreachable: Option<(u64, Box<str>)>,
+    /// Stands in the worker's list of backends with output.
+    pub(crate) dirty: bool,
+    /// An unfinished reply.
+    pub(crate) input: Vec<u8>,
+    pub(crate) framer: ReplyFramer,
+    waiters: VecDeque<Waiter>,
+    out: Vec<u8>,
+    out_at: usize,
+}
+
+impl Backend {
+    pub(crate) fn new(node: Arc<str>, endpoint: Endpoint, lane: Lane) -> Self {
+        Backend {
+            node,
+            endpoint,
+            lane,
+            state: State::Idle,
+            incarnation: 0,
+            failures: 0,
+            unreachable: None,
+            dirty: false,
+            input: Vec::new(),
+            framer: ReplyFramer::default(),
+            waiters: VecDeque::new(),
+            out: Vec::new(),
+            out_at: 0,
+        }
+    }
+
+    /// Gives this place in the list to another connection. The incarnation goes on, so that late news of the old one is known as such.
+    pub(crate) fn become_another(&mut self, other: Backend) {
+        debug_assert_eq!(self.state, State::Free);
+        *self = Backend { incarnation: self.incarnation, dirty: self.dirty, ..other };
+    }
+
+    /// Queues a request, which `write` appends, for `waiter`, whose `len` is set here.
+    #[inline]
+    pub(crate) fn push(&mut self, mut waiter: Waiter, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.out.len();
+        write(&mut self.out);
+        waiter.len = (self.out.len() - before) as u32;
+        self.waiters.push_back(waiter);
+    }
+
+    /// The output buffer and, once whole requests were appended to it in turn, [`Backend::note`] for each.
+    #[inline]
+    pub(crate) fn out_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Notes who waits for the request that was just appended.
+    #[inline]
+    pub(crate) fn note(&mut self, waiter: Waiter) {
+        self.waiters.push_back(waiter);
+    }
+
+    /// Who waits for the next reply.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Waiter> {
+        self.waiters.pop_front()
+    }
+
+    pub(crate) fn front(&self) -> Option<&Waiter> {
+        self.waiters.front()
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether another request may be queued.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.out.len() - self.out_at < NODE_BACKLOG_BYTES && self.waiters.len() < NODE_PENDING_MAX
+    }
+
+    /// Whether so much has been taken off that those who waited may go on.
+    pub(crate) fn has_ample_room(&self) -> bool {
+        self.out.len() - self.out_at <= NODE_BACKLOG_BYTES / 2 && self.waiters.len() <= NODE_PENDING_MAX / 2
+    }
+
+    /// What is to be written: nothing unless connected.
+    #[inline]
+    pub(crate) fn output(&self) -> &[u8] {
+        match self.state {
+            State::Up | State::Retired { .. } => &self.out[self.out_at..],
+            State::Idle | State::Connecting | State::Free => &[],
+        }
+    }
+
+    /// `len` bytes of the output have been written.
+    #[inline]
+    pub(crate) fn written(&mut self, len: usize) {
+        self.out_at += len;
+        if self.out_at == self.out.len() {
+            // A node's connection is busy as a rule: it keeps more than a client's.
+            if self.out.capacity() > 256 * 1024 {
+                self.out = Vec::new();
+            } else {
+                self.out.clear();
+            }
+            self.out_at = 0;
+        } else if self.out_at > NODE_BACKLOG_BYTES / 4 {
+            self.out.drain(..self.out_at);
+            self.out_at = 0;
+        }
+    }
+
+    /// Takes back the requests of which no byte was written, in order, each with its waiter.
+    pub(crate) fn take_unsent(&mut self) -> Unsent {
+        let mut bytes = self.out.len() - self.out_at;
+        let mut count = 0;
+        for waiter in self.waiters.iter().rev() {
+            match bytes.checked_sub(waiter.len as usize) {
+                Some(rest) => bytes = rest,
+                None => break,
+            }
+            count += 1;
+        }
+        // `bytes` is what is left of a request that was written in part.
+        let waiters = self.waiters.split_off(self.waiters.len() - count);
+        let requests = self.out.split_off(self.out_at + bytes);
+        Unsent { waiters, requests }
+    }
+
+    /// Puts back what [`Backend::take_unsent`] took.
+    pub(crate) fn put_unsent(&mut self, mut unsent: Unsent) {
+        self.waiters.append(&mut unsent.waiters);
+        self.out.extend_from_slice(&unsent.requests);
+    }
+
+    /// The connection is gone: everything that was sent, in part or whole, is lost. What was not sent stays queued.
+    pub(crate) fn lose_sent(&mut self) -> VecDeque<Waiter> {
+        let unsent = self.take_unsent();
+        let lost = std::mem::take(&mut self.waiters);
+        self.out.clear();
+        self.out_at = 0;
+        empty(&mut self.input);
+        self.framer = ReplyFramer::default();
+        self.put_unsent(unsent);
+        lost
+    }
+
+    /// Takes back the requests that came before `deadline_ms`. Only for a connection that nothing has been sent on.
+    pub(crate) fn expire_unsent(&mut self, deadline_ms: u64) -> VecDeque<Waiter> {
+        debug_assert_eq!(self.out_at, 0);
+        let count = self.waiters.iter().take_while(|waiter| waiter.since_ms < deadline_ms).count();
+        let kept = self.waiters.split_off(count);
+        let expired = std::mem::replace(&mut self.waiters, kept);
+        let bytes: usize = expired.iter().map(|waiter| waiter.len as usize).sum();
+        self.out.drain(..bytes);
+        expired
+    }
+}
+
+/// Requests that were not sent, and who waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    pub(crate) waiters: VecDeque<Waiter>,
+    /// The requests' bytes one after the other, [`Waiter::len`] each.
+    pub(crate) requests: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend() -> Backend {
+        let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane { proto: Proto::Resp2, db: 0 });
+        backend.state = State::Up;
+        for (sequence, request) in ["aaaa", "bbb", "cc"].into_iter().enumerate() {
+            let waiter = Waiter { session: 0, generation: 0, sequence: sequence as u32, len: 0, since_ms: 0, part: 0 };
+            backend.push(waiter, |out| out.extend_from_slice(request.as_bytes()));
+        }
+        backend
+    }
+
+    fn sequences(waiters: &VecDeque<Waiter>) -> Vec<u32> {
+        waiters.iter().map(|waiter| waiter.sequence).collect()
+    }
+
+    #[test]
+    fn only_what_no_byte_was_written_of_is_unsent() {
+        for (written, lost, kept) in [
+            (0, vec![], "aaaabbbcc"),
+            (1, vec![0], "bbbcc"),
+            (4, vec![0], "bbbcc"),
+            (5, vec![0, 1], "cc"),
+            (7, vec![0, 1], "cc"),
+            (8, vec![0, 1, 2], ""),
+            (9, vec![0, 1, 2], ""),
+        ] {
+            let mut backend = backend();
+            backend.written(written);
+            assert_eq!(sequences(&backend.lose_sent()), lost, "{written} written");
+            assert_eq!(backend.output(), kept.as_bytes(), "{written} written");
+        }
+    }
+
+    #[test]
+    fn unsent_requests_can_be_taken_from_a_live_connection() {
+        let mut backend = backend();
+        backend.written(5);
+        let unsent = backend.take_unsent();
+        assert_eq!((sequences(&unsent.waiters), unsent.requests.as_slice()), (vec![2], b"cc".as_slice()));
+        assert_eq!(backend.output(), b"bb", "the rest of a request that was begun is still to be written");
+        assert_eq!(backend.pending(), 2);
+    }
+
+    #[test]
+    fn lanes_are_distinct() {
+        let mut seen = std::collections::BTreeSet::new();
+        for proto in [Proto::Resp2, Proto::Resp3] {
+            for db in 0..16 {
+                let index = Lane { proto, db }.index();
+                assert!(index < Lane::COUNT && seen.insert(index));
+            }
+        }
+        assert_eq!(Lane::new(Proto::Resp2, 3, true).db, 11);
+    }
+}

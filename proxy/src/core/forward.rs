@@ -1,0 +1,319 @@
+//! Takes one command: finds its row, routes it, queues it for its nodes.
+
+use vrc_cluster::{
+    command::{self, Categories, Command, Merge, Split, Unresolved},
+    resp::{Args, Frame, RequestFramer, encode, parse_integer},
+    route::{Refusal, Route},
+    topology::{NodeIndex, Owner},
+};
+
+use super::{
+    Core, Flow,
+    backend::{Lane, State, Unsent, Waiter},
+    session::{Pause, Slot},
+};
+
+impl Core {
+    /// Takes one whole request.
+    #[inline]
+    pub(super) fn command(&mut self, index: u32, args: Args<'_>) -> Flow {
+        if args.is_empty() {
+            return Flow::Next;
+        }
+        let command = match command::resolve(args) {
+            Ok(command) => command,
+            Err(unresolved) => return self.unresolved(index, unresolved, args),
+        };
+        let session = &mut self.sessions[index as usize];
+        if !session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
+            self.refuse(index, "NOAUTH Authentication required.");
+            return Flow::Next;
+        }
+        session.last_command = command.name;
+        if let Some(database) = command.other_database(args)
+            && parse_integer(&args[database]).is_some_and(|db| db >= i64::from(self.settings.databases))
+        {
+            self.refuse(index, "ERR DB index is out of range");
+            return Flow::Next;
+        }
+        let flow = match self.router.route(command, args, &self.topology) {
+            Ok(Route::One(owner)) => self.forward(index, owner, args),
+            Ok(Route::Local) => self.local(index, command, args),
+            Ok(Route::Any) => self.forward_any(index, args),
+            Ok(Route::Split(split)) => self.forward_split(index, split, args),
+            Ok(Route::All(merge)) => self.forward_all(index, command, merge, args),
+            Err(refusal) => {
+                self.refuse_command(index, &refusal);
+                Flow::Next
+            }
+        };
+        if !matches!(flow, Flow::Pause(_)) {
+            self.counters.commands_total += 1;
+        }
+        flow
+    }
+
+    fn refuse_command(&mut self, index: u32, refusal: &Refusal) {
+        self.refuse(index, &refusal.to_string());
+    }
+
+    /// The whole request to one node.
+    #[inline]
+    fn forward(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
+        let session = &self.sessions[index as usize];
+        let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest));
+        if let Err(flow) = self.make_ready(index, backend) {
+            return flow;
+        }
+        let session = &mut self.sessions[index as usize];
+        let sequence = session.push(Slot::Waiting);
+        let waiter = Waiter { session: index, generation: session.generation, sequence, len: 0, since_ms: self.now_ms, part: 0 };
+        self.backends[backend as usize].push(waiter, |out| out.extend_from_slice(args.bytes()));
+        self.counters.forwarded_total += 1;
+        self.mark_backend(backend);
+        Flow::Next
+    }
+
+    /// Sees to it that a request may be queued for a backend.
+    #[inline]
+    fn make_ready(&mut self, index: u32, backend: u32) -> Result<(), Flow> {
+        let of = &self.backends[backend as usize];
+        if of.state == State::Up && of.has_room() { Ok(()) } else { self.make_ready_slow(index, backend) }
+    }
+
+    #[cold]
+    fn make_ready_slow(&mut self, index: u32, backend: u32) -> Result<(), Flow> {
+        if !self.backends[backend as usize].has_room() {
+            return Err(Flow::Pause(Pause::Backlog(backend)));
+        }
+        if let Some(text) = self.unreachable(backend) {
+            // One attempt at a time goes on behind the errors, so that a node which is back is found.
+            if self.backends[backend as usize].state == State::Idle {
+                self.connect(backend);
+            }
+            self.refuse(index, &text);
+            return Err(Flow::Next);
+        }
+        if self.backends[backend as usize].state == State::Idle {
+            self.connect(backend);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forward_any(&mut self, index: u32, args: Args<'_>) -> Flow {
+        match self.any_node(index) {
+            Some(node) => self.forward(index, Owner { node, guest: false }, args),
+            None => {
+                self.refuse_command(index, &Refusal::NoNodeUp);
+                Flow::Next
+            }
+        }
+    }
+
+    /// Some node that is up; the same for all of a session's commands, so that one follows another in order.
+    fn any_node(&self, index: u32) -> Option<NodeIndex> {
+        (!self.up.is_empty()).then(|| self.up[index as usize % self.up.len()])
+    }
+
+    /// A part of the request to each node that owns some of its keys, as the router gave them out.
+    fn forward_split(&mut self, index: u32, split: Split, args: Args<'_>) -> Flow {
+        let parts = self.router.parts().len();
+        for part in 0..parts {
+            let owner = self.router.parts()[part].owner;
+            if let Err(flow) = self.make_part_ready(index, owner) {
+                return flow;
+            }
+        }
+        let join = self.new_join();
+        self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
+        let session = &mut self.sessions[index as usize];
+        let sequence = session.push(Slot::Join(join));
+        let generation = session.generation;
+        let waiter = Waiter { session: index, generation, sequence, len: 0, since_ms: self.now_ms, part: 0 };
+        self.queue_parts(waiter, split, args);
+        self.counters.split_total += 1;
+        Flow::Next
+    }
+
+    fn make_part_ready(&mut self, index: u32, owner: Owner) -> Result<(), Flow> {
+        let session = &self.sessions[index as usize];
+        let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest));
+        self.make_ready(index, backend)
+    }
+
+    /// Queues the router's parts; `waiter.part` is the number of the first.
+    fn queue_parts(&mut self, waiter: Waiter, split: Split, args: Args<'_>) {
+        let session = &self.sessions[waiter.session as usize];
+        let (proto, db) = (session.proto, session.db);
+        let step = split.step();
+        // The parts' headers first, then each key to its part: every part has a backend of its own, so they do not mix.
+        let mut targets = std::mem::take(&mut self.part_targets);
+        targets.clear();
+        for part in 0..self.router.parts().len() {
+            let of = self.router.parts()[part];
+            let backend = self.backend_of(of.owner.node, Lane::new(proto, db, of.owner.guest));
+            let out = self.backends[backend as usize].out_mut();
+            targets.push((backend, out.len()));
+            encode::array(out, 1 + of.keys as usize * step);
+            encode::bulk(out, &args[0]);
+        }
+        for (key, part) in (1..args.len()).step_by(step).zip(self.router.part_of_key()) {
+            let (backend, _) = targets[usize::from(*part)];
+            self.backends[backend as usize].out_mut().extend_from_slice(args.raw(key, key + step));
+        }
+        for (part, &(backend, start)) in targets.iter().enumerate() {
+            let to = &mut self.backends[backend as usize];
+            let len = (to.out_mut().len() - start) as u32;
+            to.note(Waiter { len, part: waiter.part + part as u16, ..waiter });
+            self.counters.forwarded_total += 1;
+            self.mark_backend(backend);
+        }
+        self.part_targets = targets;
+    }
+
+    /// The whole request to every node that is up, and where it is about the keys of a database, to the guests of that database too.
+    fn forward_all(&mut self, index: u32, command: &'static Command, merge: Merge, args: Args<'_>) -> Flow {
+        let session = &self.sessions[index as usize];
+        let (proto, db) = (session.proto, session.db);
+        let mut targets = std::mem::take(&mut self.part_targets);
+        targets.clear();
+        for at in 0..self.up.len() {
+            let node = self.up[at];
+            targets.push((self.backend_of(node, Lane::new(proto, db, false)), 0));
+            if command.acl.contains(Categories::KEYSPACE) && self.hosts[at] {
+                targets.push((self.backend_of(node, Lane::new(proto, db, true)), 0));
+            }
+        }
+        let flow = self.forward_to(index, &targets, merge, args);
+        self.part_targets = targets;
+        flow
+    }
+
+    fn forward_to(&mut self, index: u32, targets: &[(u32, usize)], merge: Merge, args: Args<'_>) -> Flow {
+        if targets.is_empty() {
+            self.refuse_command(index, &Refusal::NoNodeUp);
+            return Flow::Next;
+        }
+        for &(backend, _) in targets {
+            if let Err(flow) = self.make_ready(index, backend) {
+                return flow;
+            }
+        }
+        let join = self.new_join();
+        self.joins[join as usize].start_all(merge, targets.len());
+        let session = &mut self.sessions[index as usize];
+        let sequence = session.push(Slot::Join(join));
+        let waiter = Waiter { session: index, generation: session.generation, sequence, len: 0, since_ms: self.now_ms, part: 0 };
+        for (part, &(backend, _)) in targets.iter().enumerate() {
+            self.queue(backend, Waiter { part: part as u16, ..waiter }, args.bytes());
+        }
+        self.counters.split_total += 1;
+        Flow::Next
+    }
+
+    fn queue(&mut self, backend: u32, waiter: Waiter, request: &[u8]) {
+        self.backends[backend as usize].push(waiter, |out| out.extend_from_slice(request));
+        self.counters.forwarded_total += 1;
+        self.mark_backend(backend);
+    }
+
+    fn new_join(&mut self) -> u32 {
+        self.free_joins.pop().unwrap_or_else(|| {
+            self.joins.push(Default::default());
+            (self.joins.len() - 1) as u32
+        })
+    }
+
+    // ---- After a change of the map ----
+
+    /// Routes requests that were queued but not sent as if they came now, keeping their order and their time. `origin` is the backend
+    /// that they were queued for, if it is still in use.
+    pub(super) fn forward_again(&mut self, origin: Option<u32>, unsent: Unsent) {
+        let mut framer = RequestFramer::default();
+        let mut at = 0;
+        for waiter in unsent.waiters {
+            let request = &unsent.requests[at..at + waiter.len as usize];
+            at += waiter.len as usize;
+            framer.reset();
+            match framer.advance(request) {
+                Ok(Some(Frame::Multibulk(_))) => self.forward_one_again(origin, waiter, Args::new(request, framer.args())),
+                _ => unreachable!("what was queued is a whole request"),
+            }
+        }
+    }
+
+    fn forward_one_again(&mut self, origin: Option<u32>, waiter: Waiter, args: Args<'_>) {
+        let session = &self.sessions[waiter.session as usize];
+        if session.generation != waiter.generation {
+            return;
+        }
+        let (proto, db) = (session.proto, session.db);
+        let slot = session.slot(waiter.sequence);
+        let Ok(command) = command::resolve(args) else { unreachable!("what was queued was found in the table") };
+        let route = self.router.route(command, args, &self.topology);
+        self.counters.rerouted_total += 1;
+        match (route, slot) {
+            (Ok(Route::One(owner)), _) => self.queue_again(owner, Lane::new(proto, db, owner.guest), waiter, args),
+            (Ok(Route::Split(split)), slot) => {
+                let parts = self.router.parts().len();
+                let part = match slot {
+                    Some(Slot::Join(join)) => self.joins[join as usize].replace(waiter.part, parts, self.router.part_of_key()),
+                    // All its keys had one owner, and have not any more.
+                    _ => {
+                        let join = self.new_join();
+                        self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
+                        self.sessions[waiter.session as usize].split(waiter.sequence, join);
+                        0
+                    }
+                };
+                for part in 0..parts {
+                    let owner = self.router.parts()[part].owner;
+                    let backend = self.backend_of(owner.node, Lane::new(proto, db, owner.guest));
+                    self.wake(backend);
+                }
+                self.queue_parts(Waiter { part, ..waiter }, split, args);
+            }
+            (Ok(Route::Any), _) => match self.any_node(waiter.session) {
+                Some(node) => self.queue_again(Owner { node, guest: false }, Lane::new(proto, db, false), waiter, args),
+                None => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
+            },
+            (Ok(Route::All(_)), _) => match origin {
+                Some(backend) => self.queue(backend, waiter, args.bytes()),
+                None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
+            },
+            (Ok(Route::Local), _) => unreachable!("what the proxy answers is never queued"),
+            (Err(refusal), _) => self.fail(waiter, &refusal.to_string()),
+        }
+    }
+
+    fn queue_again(&mut self, owner: Owner, lane: Lane, waiter: Waiter, args: Args<'_>) {
+        let backend = self.backend_of(owner.node, lane);
+        self.wake(backend);
+        self.queue(backend, waiter, args.bytes());
+    }
+
+    fn wake(&mut self, backend: u32) {
+        if self.backends[backend as usize].state == State::Idle {
+            self.connect(backend);
+        }
+    }
+
+    // ---- What the table does not have ----
+
+    #[cold]
+    fn unresolved(&mut self, index: u32, unresolved: Unresolved, args: Args<'_>) -> Flow {
+        if !self.sessions[index as usize].authenticated && unresolved == Unresolved::Command {
+            self.refuse(index, "NOAUTH Authentication required.");
+        } else if unresolved == Unresolved::Subcommand && is_client_setinfo(args) {
+            self.client_setinfo(index, args);
+        } else {
+            self.refuse(index, unresolved.error(args));
+        }
+        Flow::Next
+    }
+}
+
+/// `CLIENT SETINFO` came with redis 7.2, but client libraries send it to every server; what a proxy can keep it should.
+fn is_client_setinfo(args: Args<'_>) -> bool {
+    args.len() == 4 && args[0].eq_ignore_ascii_case(b"client") && args[1].eq_ignore_ascii_case(b"setinfo")
+}

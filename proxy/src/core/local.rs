@@ -1,0 +1,378 @@
+//! The commands that the proxy answers itself: all that is about the connection rather than about data.
+//!
+//! The words of every error are redis 7.0's own; client libraries look at them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vrc_cluster::{
+    command::Command,
+    glob,
+    resp::{Args, Proto, encode, parse_integer},
+    route::Refusal,
+};
+
+use super::{
+    ClientFilter, Core, Effect, Flow,
+    session::{Peer, Session, Slot},
+};
+
+/// What the proxy calls itself where redis gives its version; raised to nothing less by what the nodes run.
+const VERSION_WHERE_UNKNOWN: &str = "7.0.15";
+
+const SYNTAX_ERROR: &str = "ERR syntax error";
+
+impl Core {
+    pub(super) fn local(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        match command.name {
+            "ping" => self.ping(index, args),
+            "echo" => self.answer_now(index, |out| encode::bulk(out, &args[1])),
+            "hello" => self.hello(index, args),
+            "auth" => self.auth(index, args),
+            "select" => self.select(index, args),
+            "quit" => {
+                self.answer_now(index, |out| encode::simple(out, "OK"));
+                return Flow::Close;
+            }
+            "reset" => self.reset(index),
+            "time" => self.time(index),
+            "info" => self.info(index, args),
+            "lastsave" => {
+                let started = self.settings.identity.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                self.answer_now(index, |out| encode::integer(out, started as i64));
+            }
+            "role" => self.answer_now(index, |out| {
+                encode::array(out, 3);
+                encode::bulk(out, b"master");
+                encode::integer(out, 0);
+                encode::array(out, 0);
+            }),
+            "client|id" => {
+                let id = self.sessions[index as usize].id;
+                self.answer_now(index, |out| encode::integer(out, id as i64));
+            }
+            "client|getname" => {
+                let name = self.sessions[index as usize].name.clone();
+                let proto = self.proto(index);
+                self.answer_now(index, |out| match name.as_bytes() {
+                    b"" => encode::null(out, proto),
+                    name => encode::bulk(out, name),
+                });
+            }
+            "client|setname" => match client_name(&args[2]) {
+                Ok(name) => {
+                    self.sessions[index as usize].name = name;
+                    self.ok(index);
+                }
+                Err(error) => self.refuse(index, error),
+            },
+            "client|info" => {
+                let proto = self.proto(index);
+                let line = self.client_line(index);
+                self.answer_now(index, |out| encode::verbatim(out, proto, &line));
+            }
+            "client|list" => self.client_list(index, args),
+            "config|get" => self.config_get(index, args),
+            name => self.refuse(index, &Refusal::Unsupported(name).to_string()),
+        }
+        Flow::Next
+    }
+
+    fn proto(&self, index: u32) -> Proto {
+        self.sessions[index as usize].proto
+    }
+
+    fn ok(&mut self, index: u32) {
+        self.answer_now(index, |out| encode::simple(out, "OK"));
+    }
+
+    fn ping(&mut self, index: u32, args: Args<'_>) {
+        match args.len() {
+            1 => self.answer_now(index, |out| encode::simple(out, "PONG")),
+            2 => self.answer_now(index, |out| encode::bulk(out, &args[1])),
+            _ => self.refuse(index, "ERR wrong number of arguments for 'ping' command"),
+        }
+    }
+
+    /// `HELLO [protover [AUTH user password] [SETNAME name]]`. Nothing changes unless all of it is right.
+    fn hello(&mut self, index: u32, args: Args<'_>) {
+        let mut proto = self.proto(index);
+        let mut name = None;
+        let mut authenticated = self.sessions[index as usize].authenticated;
+        if let Some(version) = args.get(1) {
+            proto = match parse_integer(version) {
+                Some(2) => Proto::Resp2,
+                Some(3) => Proto::Resp3,
+                Some(_) => return self.refuse(index, "NOPROTO unsupported protocol version"),
+                None => return self.refuse(index, "ERR Protocol version is not an integer or out of range"),
+            };
+        }
+        let mut at = 2;
+        while let Some(option) = args.get(at) {
+            if option.eq_ignore_ascii_case(b"auth") && at + 2 < args.len() {
+                if let Err(error) = self.check_password(Some(&args[at + 1]), &args[at + 2]) {
+                    return self.refuse(index, error);
+                }
+                authenticated = true;
+                at += 3;
+            } else if option.eq_ignore_ascii_case(b"setname") && at + 1 < args.len() {
+                match client_name(&args[at + 1]) {
+                    Ok(given) => name = Some(given),
+                    Err(error) => return self.refuse(index, error),
+                }
+                at += 2;
+            } else {
+                let text = format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(option));
+                return self.refuse(index, &text);
+            }
+        }
+        if !authenticated {
+            return self.refuse(
+                index,
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> \
+                 option can be used to authenticate the client and select the RESP protocol version at the same time",
+            );
+        }
+        let session = &mut self.sessions[index as usize];
+        session.proto = proto;
+        session.authenticated = true;
+        if let Some(name) = name {
+            session.name = name;
+        }
+        let id = session.id;
+        let version = self.redis_version();
+        self.answer_now(index, |out| {
+            encode::map(out, proto, 7);
+            encode::bulk(out, b"server");
+            encode::bulk(out, b"redis");
+            encode::bulk(out, b"version");
+            encode::bulk(out, version.as_bytes());
+            encode::bulk(out, b"proto");
+            encode::integer(out, if proto == Proto::Resp3 { 3 } else { 2 });
+            encode::bulk(out, b"id");
+            encode::integer(out, id as i64);
+            encode::bulk(out, b"mode");
+            encode::bulk(out, b"standalone");
+            encode::bulk(out, b"role");
+            encode::bulk(out, b"master");
+            encode::bulk(out, b"modules");
+            encode::array(out, 0);
+        });
+    }
+
+    fn auth(&mut self, index: u32, args: Args<'_>) {
+        let checked = match args.len() {
+            2 => self.check_password(None, &args[1]),
+            3 => self.check_password(Some(&args[1]), &args[2]),
+            _ => Err(SYNTAX_ERROR),
+        };
+        match checked {
+            Ok(()) => {
+                self.sessions[index as usize].authenticated = true;
+                self.ok(index);
+            }
+            Err(error) => self.refuse(index, error),
+        }
+    }
+
+    fn check_password(&self, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
+        const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+        if user.is_some_and(|user| user != b"default") {
+            return Err(WRONG);
+        }
+        match (&self.settings.password, user) {
+            (None, None) => {
+                Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                                 configuration is correct?")
+            }
+            // As redis has it, a default user without a password takes any.
+            (None, Some(_)) => Ok(()),
+            (Some(expected), _) if same_secret(expected.as_bytes(), password) => Ok(()),
+            (Some(_), _) => Err(WRONG),
+        }
+    }
+
+    fn select(&mut self, index: u32, args: Args<'_>) {
+        match parse_integer(&args[1]).and_then(|db| i32::try_from(db).ok()) {
+            None => self.refuse(index, "ERR value is not an integer or out of range"),
+            Some(db) if db < 0 || db >= i32::from(self.settings.databases) => self.refuse(index, "ERR DB index is out of range"),
+            Some(db) => {
+                self.sessions[index as usize].db = db as u8;
+                self.ok(index);
+            }
+        }
+    }
+
+    /// Back to how a new connection is. Commands that are under way keep their place and their reply's protocol.
+    fn reset(&mut self, index: u32) {
+        let authenticated = self.settings.password.is_none();
+        let session = &mut self.sessions[index as usize];
+        session.proto = Proto::Resp2;
+        session.db = 0;
+        session.name = Box::default();
+        session.authenticated = authenticated;
+        self.answer_now(index, |out| encode::simple(out, "RESET"));
+    }
+
+    fn time(&mut self, index: u32) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.answer_now(index, |out| {
+            encode::array(out, 2);
+            encode::bulk(out, now.as_secs().to_string().as_bytes());
+            encode::bulk(out, now.subsec_micros().to_string().as_bytes());
+        });
+    }
+
+    /// `CLIENT SETINFO LIB-NAME|LIB-VER value`.
+    pub(super) fn client_setinfo(&mut self, index: u32, args: Args<'_>) {
+        let (attribute, value) = (&args[2], &args[3]);
+        let session = &mut self.sessions[index as usize];
+        let field = if attribute.eq_ignore_ascii_case(b"lib-name") {
+            &mut session.lib_name
+        } else if attribute.eq_ignore_ascii_case(b"lib-ver") {
+            &mut session.lib_ver
+        } else {
+            let text = format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(attribute));
+            return self.refuse(index, &text);
+        };
+        match client_name(value) {
+            Ok(value) => {
+                *field = value;
+                self.ok(index);
+            }
+            Err(_) => {
+                let text =
+                    format!("ERR {} cannot contain spaces, newlines or special characters.", String::from_utf8_lossy(attribute));
+                self.refuse(index, &text);
+            }
+        }
+    }
+
+    /// `CLIENT LIST [TYPE type] [ID id …]`: all workers' clients, so the answer is gathered.
+    fn client_list(&mut self, index: u32, args: Args<'_>) {
+        let filter = match args.get(2) {
+            None => ClientFilter::All,
+            Some(option) if option.eq_ignore_ascii_case(b"type") && args.len() == 4 => {
+                match args[3].to_ascii_lowercase().as_slice() {
+                    b"normal" => ClientFilter::All,
+                    b"master" | b"replica" | b"slave" | b"pubsub" => ClientFilter::None,
+                    other => {
+                        let text = format!("ERR Unknown client type '{}'", String::from_utf8_lossy(other));
+                        return self.refuse(index, &text);
+                    }
+                }
+            }
+            Some(option) if option.eq_ignore_ascii_case(b"id") && args.len() > 3 => {
+                match args.iter().skip(3).map(|id| parse_integer(id).and_then(|id| u64::try_from(id).ok())).collect() {
+                    Some(ids) => ClientFilter::Ids(ids),
+                    None => return self.refuse(index, "ERR Invalid client ID"),
+                }
+            }
+            Some(_) => return self.refuse(index, SYNTAX_ERROR),
+        };
+        let session = self.session_id(index);
+        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        self.effects.push(Effect::ListClients { session, sequence, filter });
+    }
+
+    /// This worker's lines of `CLIENT LIST`, by client id.
+    pub(crate) fn client_lines(&self, filter: &ClientFilter) -> Vec<(u64, String)> {
+        (0..self.sessions.len() as u32)
+            .filter(|index| {
+                let session = &self.sessions[*index as usize];
+                session.open
+                    && match filter {
+                        ClientFilter::All => true,
+                        ClientFilter::None => false,
+                        ClientFilter::Ids(ids) => ids.contains(&session.id),
+                    }
+            })
+            .map(|index| (self.sessions[index as usize].id, self.client_line(index)))
+            .collect()
+    }
+
+    /// One client as `CLIENT LIST` shows it, with its line end.
+    fn client_line(&self, index: u32) -> String {
+        let session = &self.sessions[index as usize];
+        let (peer, local) = match &session.peer {
+            Some(Peer::Tcp { peer, local }) => (peer.to_string(), local.to_string()),
+            Some(Peer::Unix { path }) => (format!("{path}:0"), format!("{path}:0")),
+            None => (String::new(), String::new()),
+        };
+        format!(
+            "id={} addr={peer} laddr={local} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf={} \
+             qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} user=default redir=-1 \
+             resp={} lib-name={} lib-ver={}\n",
+            session.id,
+            session.name,
+            self.now_ms.saturating_sub(session.opened_ms) / 1000,
+            self.now_ms.saturating_sub(session.active_ms) / 1000,
+            if matches!(session.peer, Some(Peer::Unix { .. })) { "U" } else { "N" },
+            session.db,
+            session.input.len(),
+            session.input.capacity() - session.input.len(),
+            session.output().len(),
+            session.unread_bytes(),
+            std::mem::size_of::<Session>() + session.input.capacity() + session.unread_bytes(),
+            session.last_command,
+            if session.proto == Proto::Resp3 { 3 } else { 2 },
+            session.lib_name,
+            session.lib_ver,
+        )
+    }
+
+    /// `CONFIG GET pattern …` for the parameters that the proxy has an answer of its own for; tools such as redis-benchmark ask.
+    fn config_get(&mut self, index: u32, args: Args<'_>) {
+        let databases = self.settings.databases.to_string();
+        let port = self.settings.identity.port.to_string();
+        let timeout = self.settings.timeout_ms.to_string();
+        let parameters: [(&str, &str); 8] = [
+            ("appendonly", "no"),
+            ("databases", &databases),
+            ("maxmemory", "0"),
+            ("port", &port),
+            ("proto-max-bulk-len", "536870912"),
+            ("save", ""),
+            ("timeout", "0"),
+            ("vrc-node-timeout-ms", &timeout),
+        ];
+        let found: Vec<_> = parameters
+            .iter()
+            .filter(|(name, _)| args.iter().skip(2).any(|pattern| glob::matches_ignore_case(pattern, name.as_bytes())))
+            .collect();
+        let proto = self.proto(index);
+        self.answer_now(index, |out| {
+            encode::map(out, proto, found.len());
+            for (name, value) in found {
+                encode::bulk(out, name.as_bytes());
+                encode::bulk(out, value.as_bytes());
+            }
+        });
+    }
+
+    /// The least version among the nodes: what an application may count on.
+    pub(super) fn redis_version(&self) -> String {
+        let number = |version: &str| version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
+        self.topology
+            .nodes()
+            .iter()
+            .filter_map(|node| node.version.as_deref())
+            .min_by_key(|version| number(version))
+            .unwrap_or(VERSION_WHERE_UNKNOWN)
+            .to_owned()
+    }
+}
+
+/// A client's name, or a library's: no spaces, no line ends, nothing that is not printable ASCII.
+fn client_name(name: &[u8]) -> Result<Box<str>, &'static str> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        Ok(String::from_utf8_lossy(name).into())
+    } else {
+        Err("ERR Client names cannot contain spaces, newlines or special characters.")
+    }
+}
+
+/// Compares without telling by the time it takes how much of a guess was right.
+fn same_secret(expected: &[u8], given: &[u8]) -> bool {
+    let differs = expected.iter().zip(given).fold(0, |differs, (a, b)| differs | (a ^ b));
+    expected.len() == given.len() && differs == 0
+}

@@ -1,0 +1,338 @@
+//! One client: what it has said, what it is owed, and the order in which it gets it.
+//!
+//! Every command of a client takes the next place in its row of reply slots. Replies come back from many nodes in any order; one whose
+//! turn it is goes straight to the output, one out of turn waits in the session's stash. Nothing else orders replies.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+use vrc_cluster::resp::{Proto, RequestFramer};
+
+use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, KEEP_BYTES};
+
+/// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// The number of a command within its session; wraps.
+pub(crate) type Sequence = u32;
+
+/// Where a client came from.
+#[derive(Debug, Clone)]
+pub(crate) enum Peer {
+    Tcp { peer: SocketAddr, local: SocketAddr },
+    Unix { path: Arc<str> },
+}
+
+/// What waits in a place of the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// For the reply of one node.
+    Waiting,
+    /// For the parts of a split command, gathered in this join.
+    Join(u32),
+    /// For its turn: these bytes of the stash.
+    Ready { start: u32, len: u32 },
+}
+
+/// What stands in the way of taking more commands from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// Too much is unanswered or unread.
+    Answers,
+    /// This backend's backlog is full.
+    Backlog(u32),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) generation: u32,
+    pub(crate) open: bool,
+    /// As `CLIENT ID` gives it; grows over all workers.
+    pub(crate) id: u64,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) opened_ms: u64,
+    pub(crate) active_ms: u64,
+    pub(crate) last_command: &'static str,
+
+    pub(crate) proto: Proto,
+    pub(crate) db: u8,
+    pub(crate) authenticated: bool,
+    pub(crate) name: Box<str>,
+    pub(crate) lib_name: Box<str>,
+    pub(crate) lib_ver: Box<str>,
+
+    /// Bytes that came and are not consumed: an unfinished request, or whatever came while the session is paused.
+    pub(crate) input: Vec<u8>,
+    /// How far the unfinished request at the start of `input` has been framed.
+    pub(crate) partial: Option<Box<RequestFramer>>,
+    pub(crate) paused: Option<Pause>,
+    /// No more commands are taken; the connection is closed once everything is answered and written.
+    pub(crate) closing: bool,
+    /// Stands in the worker's list of sessions with output.
+    pub(crate) dirty: bool,
+
+    first: Sequence,
+    slots: VecDeque<Slot>,
+    stash: Vec<u8>,
+    stash_live: usize,
+    out: Vec<u8>,
+    out_at: usize,
+}
+
+impl Session {
+    /// Gives the session's index to a new client.
+    pub(crate) fn open(&mut self, id: u64, peer: Peer, authenticated: bool, now_ms: u64) {
+        debug_assert!(!self.open);
+        *self = Session {
+            generation: self.generation,
+            open: true,
+            id,
+            peer: Some(peer),
+            authenticated,
+            opened_ms: now_ms,
+            active_ms: now_ms,
+            last_command: "NULL",
+            ..Session::default()
+        };
+    }
+
+    /// Forgets the client. Returns the slots that were still waiting, whose joins the caller frees.
+    pub(crate) fn close(&mut self) -> VecDeque<Slot> {
+        let generation = self.generation.wrapping_add(1);
+        std::mem::replace(self, Session { generation, ..Session::default() }).slots
+    }
+
+    /// Keeps bytes that could not be taken yet.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            append(&mut self.input, bytes, self.partial.as_ref().map_or(0, |framer| framer.bytes_wanted()));
+        }
+    }
+
+    /// Takes the next place in the row.
+    #[inline]
+    pub(crate) fn push(&mut self, slot: Slot) -> Sequence {
+        let sequence = self.first.wrapping_add(self.slots.len() as u32);
+        self.slots.push_back(slot);
+        sequence
+    }
+
+    /// The command at `sequence` goes on in parts, gathered in `join`.
+    pub(crate) fn split(&mut self, sequence: Sequence, join: u32) {
+        let place = sequence.wrapping_sub(self.first) as usize;
+        debug_assert_eq!(self.slots[place], Slot::Waiting);
+        self.slots[place] = Slot::Join(join);
+    }
+
+    /// What waits in a place, `None` for one that the row does not have.
+    #[inline]
+    pub(crate) fn slot(&self, sequence: Sequence) -> Option<Slot> {
+        self.slots.get(sequence.wrapping_sub(self.first) as usize).copied()
+    }
+
+    /// Commands that are not answered yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Answers the command at `sequence`: `write` appends the reply.
+    #[inline]
+    pub(crate) fn answer(&mut self, sequence: Sequence, write: impl FnOnce(&mut Vec<u8>)) {
+        let place = sequence.wrapping_sub(self.first) as usize;
+        debug_assert!(place < self.slots.len());
+        debug_assert!(!matches!(self.slots[place], Slot::Ready { .. }), "a command is answered once");
+        if place == 0 {
+            write(&mut self.out);
+            self.slots.pop_front();
+            self.first = self.first.wrapping_add(1);
+            if self.stash_live > 0 {
+                self.release();
+            }
+        } else {
+            let start = self.stash.len();
+            write(&mut self.stash);
+            let len = self.stash.len() - start;
+            self.stash_live += len;
+            self.slots[place] = Slot::Ready { start: start as u32, len: len as u32 };
+        }
+    }
+
+    /// Answers the command that is at hand, before any later one has been taken.
+    #[inline]
+    pub(crate) fn answer_now(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.slots.is_empty() {
+            write(&mut self.out);
+        } else {
+            let sequence = self.push(Slot::Waiting);
+            self.answer(sequence, write);
+        }
+    }
+
+    /// Hands over a whole buffer as the reply, without a copy where the output is empty and it is this command's turn.
+    pub(crate) fn answer_owned(&mut self, sequence: Sequence, reply: Vec<u8>) {
+        if sequence == self.first && self.out.is_empty() {
+            self.answer(sequence, |out| *out = reply);
+        } else {
+            self.answer(sequence, |out| out.extend_from_slice(&reply));
+        }
+    }
+
+    /// Moves what has waited for its turn to the output.
+    fn release(&mut self) {
+        while let Some(&Slot::Ready { start, len }) = self.slots.front() {
+            self.out.extend_from_slice(&self.stash[start as usize..start as usize + len as usize]);
+            self.stash_live -= len as usize;
+            self.slots.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+        if self.stash_live == 0 {
+            empty(&mut self.stash);
+        } else if self.stash.len() > 64 * 1024 && self.stash_live < self.stash.len() / 2 {
+            self.compact();
+        }
+    }
+
+    /// Drops the stash's bytes that have had their turn; paid for by at least as many that were released.
+    fn compact(&mut self) {
+        let mut kept = Vec::with_capacity(self.stash_live);
+        for slot in &mut self.slots {
+            if let Slot::Ready { start, len } = slot {
+                let from = *start as usize;
+                *start = kept.len() as u32;
+                kept.extend_from_slice(&self.stash[from..from + *len as usize]);
+            }
+        }
+        self.stash = kept;
+    }
+
+    /// Output that is not written yet.
+    #[inline]
+    pub(crate) fn output(&self) -> &[u8] {
+        &self.out[self.out_at..]
+    }
+
+    /// `len` bytes of the output have been written.
+    #[inline]
+    pub(crate) fn written(&mut self, len: usize) {
+        self.out_at += len;
+        if self.out_at == self.out.len() {
+            empty(&mut self.out);
+            self.out_at = 0;
+        } else if self.out_at > CLIENT_OUTPUT_PAUSE_BYTES {
+            self.out.drain(..self.out_at);
+            self.out_at = 0;
+        }
+    }
+
+    /// Bytes of replies that the client has not taken.
+    #[inline]
+    pub(crate) fn unread_bytes(&self) -> usize {
+        self.out.len() - self.out_at + self.stash_live
+    }
+
+    /// Whether what is unanswered and unread leaves room for another command.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.len() < CLIENT_PENDING_MAX && self.unread_bytes() < CLIENT_OUTPUT_PAUSE_BYTES
+    }
+
+    /// Whether there is so much room again that a paused session may go on; half of the limits, so that it does not stop at every step.
+    pub(crate) fn has_ample_room(&self) -> bool {
+        self.slots.len() <= CLIENT_PENDING_MAX / 2 && self.unread_bytes() <= CLIENT_OUTPUT_PAUSE_BYTES / 2
+    }
+
+    /// Whether a closing session has nothing more to get.
+    pub(crate) fn is_done(&self) -> bool {
+        self.closing && self.slots.is_empty() && self.output().is_empty()
+    }
+
+    /// Gives back what an idle session does not need.
+    pub(crate) fn trim(&mut self) {
+        if self.slots.is_empty() && self.slots.capacity() > 64 {
+            self.slots = VecDeque::new();
+        }
+        if self.input.is_empty() {
+            empty(&mut self.input);
+        }
+    }
+}
+
+/// Empties a buffer, and gives its memory back if that is more than an idle connection should hold.
+#[inline]
+pub(crate) fn empty(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEEP_BYTES {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
+    }
+}
+
+/// Appends to a buffer that waits for `wanted` bytes in all: grows to that at once if it is near, by doubling otherwise, so that
+/// neither a large value is copied again and again nor a mere claim of one takes memory.
+pub(crate) fn append(buffer: &mut Vec<u8>, bytes: &[u8], wanted: usize) {
+    let len = buffer.len() + bytes.len();
+    if len > buffer.capacity() {
+        let target = wanted.clamp(len, (len * 2).max(4096));
+        buffer.reserve_exact(target - buffer.len());
+    }
+    buffer.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(session: &Session) -> &str {
+        std::str::from_utf8(session.output()).unwrap()
+    }
+
+    #[test]
+    fn replies_come_out_in_the_order_of_the_commands() {
+        let mut session = Session::default();
+        let sequences: Vec<_> = (0..4).map(|_| session.push(Slot::Waiting)).collect();
+        for (at, expect) in [(2, ""), (0, "0"), (3, "0"), (1, "0123")] {
+            session.answer(sequences[at], |out| out.extend_from_slice(at.to_string().as_bytes()));
+            assert_eq!(text(&session), expect);
+        }
+        assert_eq!((session.pending(), session.stash.len()), (0, 0));
+        session.answer_now(|out| out.push(b'4'));
+        assert_eq!(text(&session), "01234");
+    }
+
+    #[test]
+    fn a_stash_that_is_never_empty_does_not_grow_for_ever() {
+        let mut session = Session::default();
+        let mut front = session.push(Slot::Waiting);
+        for _ in 0..10_000 {
+            let next = session.push(Slot::Waiting);
+            let last = session.push(Slot::Waiting);
+            session.answer(next, |out| out.extend_from_slice(&[b'x'; 100]));
+            session.answer(last, |out| out.extend_from_slice(&[b'y'; 100]));
+            let after = session.push(Slot::Waiting);
+            session.answer(front, |out| out.push(b'.'));
+            session.written(session.output().len());
+            front = after;
+        }
+        assert!(session.stash.len() < 128 * 1024, "{}", session.stash.len());
+    }
+
+    #[test]
+    fn sequence_numbers_wrap() {
+        let mut session = Session { first: u32::MAX, ..Session::default() };
+        let (a, b) = (session.push(Slot::Waiting), session.push(Slot::Waiting));
+        assert_eq!((a, b), (u32::MAX, 0));
+        session.answer(b, |out| out.push(b'b'));
+        session.answer(a, |out| out.push(b'a'));
+        assert_eq!(text(&session), "ab");
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory() {
+        let mut buffer = Vec::new();
+        append(&mut buffer, b"$536870912\r\n", 512 * 1024 * 1024);
+        assert!(buffer.capacity() <= 4096);
+    }
+}

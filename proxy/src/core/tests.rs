@@ -1,0 +1,652 @@
+//! The core alone: no socket, no clock. A [`Rig`] plays the driver, the clients and the nodes, and cuts the bytes where it likes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use proptest::prelude::*;
+use vrc_cluster::{
+    contract::{Endpoint, Node, NodeMap},
+    resp::{RequestFramer, encode},
+    topology::PlacementOptions,
+};
+
+use crate::limits::CLIENT_PENDING_MAX;
+
+use super::*;
+
+const TIMEOUT_MS: u64 = 1_000;
+
+fn node(name: &str, up: bool) -> Node {
+    Node {
+        config: Endpoint::new(name, 1),
+        weight: 1.0,
+        up,
+        state_change_time: 1,
+        name: name.to_owned(),
+        last_ping: None,
+        run_id: None,
+        version: None,
+        other: Default::default(),
+    }
+}
+
+fn topology(epoch: u64, nodes: &[(&str, bool)]) -> Arc<Topology> {
+    let map: NodeMap = nodes.iter().map(|(name, up)| ((*name).to_owned(), node(name, *up))).collect();
+    Arc::new(Topology::build(&map, epoch, &PlacementOptions::default(), 0))
+}
+
+/// A core with nodes that keep strings in a map, and clients that keep what they were sent.
+struct Rig {
+    core: Core,
+    /// By backend: what the node has of an unfinished request, and replies that it has not sent yet.
+    nodes: BTreeMap<u32, (Vec<u8>, Vec<u8>)>,
+    data: BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>,
+    clients: BTreeMap<u32, Vec<u8>>,
+    /// Connections that were asked for: backend, incarnation, node's name.
+    wanted: Vec<(u32, u32, String)>,
+    /// Nodes that connections can be opened to.
+    reachable: BTreeSet<String>,
+    suspects: Vec<String>,
+    now_ms: u64,
+}
+
+impl Rig {
+    fn new(nodes: &[&str]) -> Self {
+        Rig::with(nodes, |_| {})
+    }
+
+    fn with(nodes: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            timeout_ms: TIMEOUT_MS,
+            password: None,
+            databases: 16,
+            fixed_nodes: false,
+            identity: Arc::new(Identity {
+                run_id: "0".repeat(40),
+                port: 0,
+                placement: "slots",
+                workers: 1,
+                started_at: SystemTime::UNIX_EPOCH,
+            }),
+        };
+        change(&mut settings);
+        let all: Vec<_> = nodes.iter().map(|name| (*name, true)).collect();
+        Rig {
+            core: Core::new(settings, topology(1, &all), 0, Arc::new(AllStats::new(1))),
+            nodes: BTreeMap::new(),
+            data: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            wanted: Vec::new(),
+            reachable: nodes.iter().map(|name| (*name).to_owned()).collect(),
+            suspects: Vec::new(),
+            now_ms: 0,
+        }
+    }
+
+    fn client(&mut self) -> SessionId {
+        let id = self.core.session_open(1, Peer::Unix { path: "test".into() });
+        self.clients.insert(id.index, Vec::new());
+        id
+    }
+
+    fn say(&mut self, client: SessionId, bytes: impl AsRef<[u8]>) {
+        self.core.session_input(client, bytes.as_ref());
+    }
+
+    /// What the client got since it was last asked.
+    fn got(&mut self, client: SessionId) -> String {
+        String::from_utf8(std::mem::take(self.clients.get_mut(&client.index).unwrap())).unwrap()
+    }
+
+    /// Says something on a new connection, lets everything happen, and returns what came back.
+    fn ask(&mut self, bytes: impl AsRef<[u8]>) -> String {
+        let client = self.client();
+        self.say(client, bytes);
+        self.settle();
+        let got = self.got(client);
+        self.core.session_closed(client);
+        got
+    }
+
+    /// Moves bytes until nothing is left to move.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.effects();
+            self.connect();
+            let mut idle = self.write_to_nodes(usize::MAX);
+            idle &= self.answer(usize::MAX);
+            self.write_to_clients(usize::MAX);
+            self.core.resume_paused();
+            if idle && !self.core.has_dirty() && self.wanted.is_empty() {
+                return;
+            }
+        }
+        panic!("the core does not come to rest");
+    }
+
+    fn effects(&mut self) {
+        for effect in self.core.take_effects() {
+            match effect {
+                Effect::Connect { backend, incarnation, endpoint, .. } => self.wanted.push((backend, incarnation, endpoint.host)),
+                Effect::Disconnect { backend } => drop(self.nodes.remove(&backend)),
+                Effect::Close { session } => self.core.session_closed(session),
+                Effect::Suspect { node, .. } => self.suspects.push(node.to_string()),
+                Effect::Resume { .. } => {}
+                Effect::ListClients { session, sequence, filter } => {
+                    let lines: String = self.core.client_lines(&filter).into_iter().map(|(_, line)| line).collect();
+                    self.core.answer_with_text(session, sequence, &lines);
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        for (backend, incarnation, name) in std::mem::take(&mut self.wanted) {
+            if self.reachable.contains(&name) {
+                if self.core.backend_up(backend, incarnation) {
+                    self.nodes.insert(backend, Default::default());
+                }
+            } else {
+                self.core.backend_lost(backend, incarnation, "refused");
+            }
+        }
+    }
+
+    /// Writes at most `most` bytes to each node. Returns whether there was nothing to write.
+    fn write_to_nodes(&mut self, most: usize) -> bool {
+        let mut idle = true;
+        for backend in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let output = self.core.backend_output(backend);
+            let bytes = output[..output.len().min(most)].to_vec();
+            idle &= bytes.is_empty();
+            self.core.backend_written(backend, bytes.len());
+            self.nodes.get_mut(&backend).unwrap().0.extend(bytes);
+            self.carry_out(backend);
+        }
+        let list = self.core.take_dirty_backends();
+        self.core.reuse_dirty_backends(list);
+        idle
+    }
+
+    /// The node carries out what whole requests it has, and keeps the replies.
+    fn carry_out(&mut self, backend: u32) {
+        let name = self.core.backends[backend as usize].node.to_string();
+        let data = self.data.entry(name).or_default();
+        let (input, replies) = self.nodes.get_mut(&backend).unwrap();
+        let mut framer = RequestFramer::default();
+        while let Ok(Some(Frame::Multibulk(len))) = framer.advance(input) {
+            let args: Vec<Vec<u8>> = Args::new(&input[..len], framer.args()).iter().map(<[u8]>::to_vec).collect();
+            framer.reset();
+            input.drain(..len);
+            match args[0].to_ascii_lowercase().as_slice() {
+                b"get" => value(replies, data.get(&args[1])),
+                b"set" => {
+                    data.insert(args[1].clone(), args[2].clone());
+                    encode::simple(replies, "OK");
+                }
+                b"mset" => {
+                    args[1..].chunks(2).for_each(|pair| drop(data.insert(pair[0].clone(), pair[1].clone())));
+                    encode::simple(replies, "OK");
+                }
+                b"mget" => {
+                    encode::array(replies, args.len() - 1);
+                    args[1..].iter().for_each(|key| value(replies, data.get(key)));
+                }
+                b"del" => encode::integer(replies, args[1..].iter().filter(|key| data.remove(*key).is_some()).count() as i64),
+                b"dbsize" => encode::integer(replies, data.len() as i64),
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            }
+        }
+    }
+
+    /// Hands the core at most `most` bytes of each node's replies. Returns whether there were none.
+    fn answer(&mut self, most: usize) -> bool {
+        let mut idle = true;
+        for backend in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let Some((_, replies)) = self.nodes.get_mut(&backend) else { continue };
+            let bytes: Vec<u8> = replies.drain(..replies.len().min(most)).collect();
+            if !bytes.is_empty() {
+                idle = false;
+                let incarnation = self.core.backend_incarnation(backend);
+                self.core.backend_input(backend, incarnation, &bytes);
+            }
+        }
+        idle
+    }
+
+    fn write_to_clients(&mut self, most: usize) {
+        let list = self.core.take_dirty_sessions();
+        self.core.reuse_dirty_sessions(list);
+        for (&index, got) in &mut self.clients {
+            let output = self.core.session_output(index);
+            let len = output.len().min(most);
+            got.extend_from_slice(&output[..len]);
+            self.core.session_written(index, len);
+        }
+    }
+
+    /// The connections to a node break.
+    fn kill(&mut self, name: &str) {
+        self.reachable.remove(name);
+        for backend in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if &*self.core.backends[backend as usize].node == name {
+                self.nodes.remove(&backend);
+                let incarnation = self.core.backend_incarnation(backend);
+                self.core.backend_lost(backend, incarnation, "connection closed");
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.core.tick(self.now_ms);
+    }
+
+    /// A key that the node of this name owns.
+    fn key_of(&self, name: &str, number: usize) -> String {
+        (0..)
+            .map(|n| format!("key{n}"))
+            .filter(|key| {
+                let owner = self.core.topology.owner(self.core.topology.place(key.as_bytes())).unwrap();
+                &*self.core.topology.nodes()[usize::from(owner.node)].name == name
+            })
+            .nth(number)
+            .unwrap()
+    }
+}
+
+fn value(out: &mut Vec<u8>, value: Option<&Vec<u8>>) {
+    match value {
+        Some(value) => encode::bulk(out, value),
+        None => out.extend_from_slice(b"$-1\r\n"),
+    }
+}
+
+fn request(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::request(&mut out, &text.split(' ').collect::<Vec<_>>());
+    out
+}
+
+const THREE: [&str; 3] = ["a", "b", "c"];
+
+#[test]
+fn a_pipeline_is_answered_in_order_wherever_it_is_cut() {
+    let script: Vec<u8> = [
+        "SET k1 v1",
+        "SET k2 v2",
+        "PING",
+        "MSET k3 v3 k4 v4 k5 v5",
+        "GET k2",
+        "MGET k5 k9 k1 k3",
+        "ECHO hello",
+        "DEL k1 k2 k9",
+        "DBSIZE",
+        "NOSUCH thing",
+        "GET k4",
+    ]
+    .into_iter()
+    .flat_map(request)
+    .chain(*b"PING inline\r\n")
+    .collect();
+    let expect = "+OK\r\n+OK\r\n+PONG\r\n+OK\r\n$2\r\nv2\r\n*4\r\n$2\r\nv5\r\n$-1\r\n$2\r\nv1\r\n$2\r\nv3\r\n$5\r\nhello\r\n:2\r\n:3\r\n\
+                  -ERR unknown command 'NOSUCH', with args beginning with: 'thing' \r\n$2\r\nv4\r\n$6\r\ninline\r\n";
+    for cut in 0..script.len() {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, &script[..cut]);
+        rig.settle();
+        rig.say(client, &script[cut..]);
+        rig.settle();
+        assert_eq!(rig.got(client), expect, "cut at {cut}");
+    }
+    for most in 1..9 {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        for piece in script.chunks(most) {
+            rig.say(client, piece);
+            rig.effects();
+            rig.connect();
+            rig.write_to_nodes(most);
+            rig.answer(most);
+            rig.write_to_clients(most);
+        }
+        rig.settle();
+        assert_eq!(rig.got(client), expect, "{most} bytes at a time");
+    }
+}
+
+#[test]
+fn malformed_input_gets_the_words_of_redis_and_a_close() {
+    for (bytes, expect) in [
+        ("*1\r\nfoo\r\n", "-ERR Protocol error: expected '$', got 'f'\r\n"),
+        ("*x\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
+        ("*1\r\n$-5\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
+        ("SET k \"open\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
+    ] {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, [request("SET k v"), bytes.as_bytes().to_vec(), request("PING")].concat());
+        rig.settle();
+        assert_eq!(rig.got(client), format!("+OK\r\n{expect}"));
+        rig.effects();
+        assert!(!rig.core.is_open(client));
+    }
+}
+
+#[test]
+fn quit_answers_what_came_before_it_and_nothing_after() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    rig.say(client, [request("SET k v"), request("QUIT"), request("GET k")].concat());
+    rig.settle();
+    rig.effects();
+    assert_eq!(rig.got(client), "+OK\r\n+OK\r\n");
+    assert!(!rig.core.is_open(client));
+}
+
+#[test]
+fn who_comes_after_a_client_that_left_never_gets_its_replies() {
+    let mut rig = Rig::new(&THREE);
+    rig.ask(request("SET k secret"));
+    let gone = rig.client();
+    rig.say(gone, [request("GET k"), request("MGET k k1 k2 k3 k4")].concat());
+    rig.effects();
+    rig.connect();
+    rig.write_to_nodes(usize::MAX);
+    rig.core.session_closed(gone);
+    let next = rig.client();
+    assert_eq!(next.index, gone.index, "the place is used again");
+    rig.say(next, request("GET nothing"));
+    rig.settle();
+    assert_eq!(rig.got(next), "$-1\r\n");
+}
+
+#[test]
+fn what_was_sent_to_a_lost_node_gets_one_error_and_the_rest_goes_on() {
+    let mut rig = Rig::new(&THREE);
+    let (on_a, on_b) = (rig.key_of("a", 0), rig.key_of("b", 0));
+    rig.ask(request(&format!("MSET {on_a} 1 {on_b} 2")));
+    let client = rig.client();
+    rig.say(client, [request(&format!("GET {on_b}")), request(&format!("GET {on_a}")), request(&format!("GET {on_b}"))].concat());
+    rig.write_to_nodes(usize::MAX);
+    rig.kill("a");
+    rig.settle();
+    assert_eq!(
+        rig.got(client),
+        "$1\r\n2\r\n-NODEDOWN node a was lost before it answered (connection closed); the command may have been carried out\r\n$1\r\n2\r\n"
+    );
+    assert_eq!(rig.suspects, ["a"]);
+}
+
+#[test]
+fn what_was_not_sent_goes_to_the_new_owner_once_the_map_changes() {
+    let mut rig = Rig::new(&THREE);
+    rig.reachable.remove("a");
+    let (key, other) = (rig.key_of("a", 0), rig.key_of("a", 1));
+    let client = rig.client();
+    rig.say(
+        client,
+        [request(&format!("SET {key} 1")), request(&format!("SET {key} 2")), request(&format!("GET {key}"))].concat(),
+    );
+    rig.say(client, request(&format!("MGET {other} {key} {}", rig.key_of("b", 0))));
+    rig.effects();
+    rig.connect();
+    rig.write_to_nodes(usize::MAX);
+    rig.answer(usize::MAX);
+    rig.write_to_clients(usize::MAX);
+    assert_eq!(rig.got(client), "");
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n+OK\r\n$1\r\n2\r\n*3\r\n$-1\r\n$1\r\n2\r\n$-1\r\n");
+}
+
+#[test]
+fn nothing_waits_longer_than_the_timeout() {
+    let mut rig = Rig::new(&THREE);
+    let (on_a, on_b) = (rig.key_of("a", 0), rig.key_of("b", 0));
+    rig.ask(request(&format!("MSET {on_a} 1 {on_b} 2")));
+    // A node that takes requests and never answers.
+    let client = rig.client();
+    rig.say(client, request(&format!("GET {on_a}")));
+    rig.write_to_nodes(usize::MAX);
+    rig.pass(TIMEOUT_MS);
+    rig.write_to_clients(usize::MAX);
+    assert_eq!(rig.got(client), "");
+    rig.pass(1);
+    rig.write_to_clients(usize::MAX);
+    assert!(rig.got(client).starts_with("-NODEDOWN node a was lost before it answered (no answer within 1000 ms)"));
+    // A node that cannot be reached at all.
+    rig.kill("b");
+    rig.say(client, request(&format!("GET {on_b}")));
+    rig.effects();
+    rig.pass(TIMEOUT_MS + 1);
+    rig.write_to_clients(usize::MAX);
+    assert!(rig.got(client).contains("nothing was sent"));
+}
+
+#[test]
+fn a_fixed_node_that_is_gone_is_an_error_at_once_and_found_again() {
+    let mut rig = Rig::with(&THREE, |settings| settings.fixed_nodes = true);
+    let key = rig.key_of("a", 0);
+    rig.reachable.remove("a");
+    assert_eq!(rig.ask(request(&format!("GET {key}"))), "-NODEDOWN node a cannot be reached (refused); nothing was sent\r\n");
+    rig.reachable.insert("a".to_owned());
+    rig.ask(request(&format!("GET {key}")));
+    assert_eq!(rig.ask(request(&format!("SET {key} 1"))), "+OK\r\n");
+}
+
+#[test]
+fn without_any_node_every_command_says_so() {
+    let mut rig = Rig::new(&[]);
+    let expect = "-CLUSTERDOWN no node of the cluster is up\r\n";
+    for text in ["GET k", "MGET a b", "DBSIZE"] {
+        assert_eq!(rig.ask(request(text)), expect, "{text}");
+    }
+    assert_eq!(rig.ask(request("PING")), "+PONG\r\n");
+}
+
+#[test]
+fn a_client_with_too_much_unanswered_waits_and_then_goes_on() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    let count = CLIENT_PENDING_MAX + 100;
+    rig.say(client, request("GET k").repeat(count));
+    assert!(rig.core.is_paused(client));
+    assert_eq!(rig.core.sessions[client.index as usize].pending(), CLIENT_PENDING_MAX);
+    rig.settle();
+    assert!(!rig.core.is_paused(client));
+    assert_eq!(rig.got(client), "$-1\r\n".repeat(count));
+}
+
+#[test]
+fn a_client_that_does_not_read_waits_alone() {
+    let mut rig = Rig::new(&THREE);
+    let (lazy, keen) = (rig.client(), rig.client());
+    rig.say(keen, request(&format!("SET big {}", "x".repeat(100_000))));
+    rig.settle();
+    rig.got(keen);
+    rig.say(lazy, request("GET big").repeat(100));
+    for _ in 0..3 {
+        rig.write_to_nodes(usize::MAX);
+        rig.answer(usize::MAX);
+        rig.core.resume_paused();
+        rig.say(lazy, request("GET big").repeat(100));
+    }
+    assert!(rig.core.is_paused(lazy));
+    assert!(rig.core.sessions[lazy.index as usize].unread_bytes() < 101 * 100_020);
+    assert_eq!(rig.ask(request("GET none")), "$-1\r\n");
+}
+
+#[test]
+fn connection_commands() {
+    for (text, expect) in [
+        ("PING", "+PONG\r\n"),
+        ("PING x", "$1\r\nx\r\n"),
+        ("SELECT 16", "-ERR DB index is out of range\r\n"),
+        ("SELECT x", "-ERR value is not an integer or out of range\r\n"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
+        ("HELLO 3 NONSENSE", "-ERR Syntax error in HELLO option 'NONSENSE'\r\n"),
+        ("RESET", "+RESET\r\n"),
+        ("CLIENT GETNAME", "$-1\r\n"),
+        ("CLIENT SETNAME a\nb", "-ERR Client names cannot contain spaces, newlines or special characters.\r\n"),
+        (
+            "AUTH secret",
+            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n",
+        ),
+        ("AUTH default any", "+OK\r\n"),
+        ("AUTH nobody any", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
+    ] {
+        assert_eq!(Rig::new(&THREE).ask(request(text)), expect, "{text}");
+    }
+}
+
+#[test]
+fn a_password_is_asked_for_and_taken() {
+    let mut rig = Rig::with(&THREE, |settings| settings.password = Some("secret".to_owned()));
+    assert_eq!(rig.ask(request("GET k")), "-NOAUTH Authentication required.\r\n");
+    assert!(rig.ask(request("HELLO 3")).starts_with("-NOAUTH HELLO must be called"));
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    assert_eq!(
+        rig.ask([request("AUTH wrong"), request("GET k")].concat()),
+        format!("{wrong}-NOAUTH Authentication required.\r\n")
+    );
+    assert_eq!(rig.ask([request("AUTH secret"), request("GET k")].concat()), "+OK\r\n$-1\r\n");
+    let hello = rig.ask([request("HELLO 3 AUTH default secret SETNAME me"), request("CLIENT GETNAME")].concat());
+    assert!(hello.starts_with("%7\r\n") && hello.ends_with("$2\r\nme\r\n"), "{hello}");
+}
+
+proptest! {
+    /// Several clients, each with keys of its own, every kind of cut and delay: each gets its own values in its own order.
+    #[test]
+    fn every_client_gets_its_own_replies_in_order(
+        steps in prop::collection::vec((0usize..4, 0usize..5, 1usize..60, 0usize..4), 1..120),
+        pieces in 1usize..40,
+    ) {
+        let mut rig = Rig::new(&THREE);
+        let clients: Vec<_> = (0..4).map(|_| rig.client()).collect();
+        let mut expect = vec![String::new(); 4];
+        let mut pending = vec![Vec::new(); 4];
+        for (number, (who, key, most, what)) in steps.into_iter().enumerate() {
+            let (a, b) = (format!("c{who}k{key}"), format!("c{who}k{}", key + 1));
+            let (bytes, reply) = match what {
+                0 => (request(&format!("SET {a} {number}")), "+OK\r\n".to_owned()),
+                1 => (request(&format!("ECHO {who}.{number}")), {
+                    let text = format!("{who}.{number}");
+                    format!("${}\r\n{text}\r\n", text.len())
+                }),
+                2 => (request(&format!("MSET {a} {number} {b} {number}")), "+OK\r\n".to_owned()),
+                _ => {
+                    let text = number.to_string();
+                    let element = format!("${}\r\n{text}\r\n", text.len());
+                    (
+                        [request(&format!("MSET {a} {number} {b} {number}")), request(&format!("MGET {b} {a}"))].concat(),
+                        format!("+OK\r\n*2\r\n{element}{element}"),
+                    )
+                }
+            };
+            expect[who].push_str(&reply);
+            pending[who].extend(bytes);
+            let len = pending[who].len().min(pieces);
+            let piece: Vec<u8> = pending[who].drain(..len).collect();
+            rig.say(clients[who], piece);
+            rig.effects();
+            rig.connect();
+            rig.write_to_nodes(most);
+            rig.answer(most / 2 + 1);
+            rig.write_to_clients(most);
+        }
+        for (who, client) in clients.iter().enumerate() {
+            rig.say(*client, &pending[who]);
+        }
+        rig.settle();
+        for (who, client) in clients.into_iter().enumerate() {
+            prop_assert_eq!(rig.got(client), expect[who].clone());
+        }
+    }
+
+    /// Nodes die and come back at any time: every command still gets exactly one answer, its own or an error.
+    #[test]
+    fn every_command_gets_one_answer_whatever_becomes_of_the_nodes(
+        steps in prop::collection::vec((0usize..8, 0usize..20, 1usize..80), 1..150),
+    ) {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        let (mut asked, mut epoch) = (0, 1);
+        for (what, key, most) in steps {
+            match what {
+                0 => rig.kill(THREE[key % 3]),
+                1 => {
+                    rig.reachable.insert(THREE[key % 3].to_owned());
+                }
+                2 => {
+                    epoch += 1;
+                    rig.core.set_topology(topology(epoch, &[("a", key & 1 == 0), ("b", key & 2 == 0), ("c", key & 4 == 0)]));
+                }
+                3 => {
+                    rig.say(client, request(&format!("MGET k{key} k{} k{} k{}", key + 1, key + 2, key + 3)));
+                    asked += 1;
+                }
+                _ => {
+                    rig.say(client, request(&format!("GET k{key}")));
+                    asked += 1;
+                }
+            }
+            rig.effects();
+            rig.connect();
+            rig.write_to_nodes(most);
+            rig.answer(most);
+            rig.write_to_clients(usize::MAX);
+        }
+        for _ in 0..20 {
+            rig.effects();
+            rig.connect();
+            rig.write_to_nodes(usize::MAX);
+            rig.answer(usize::MAX);
+            rig.pass(TIMEOUT_MS / 4);
+        }
+        rig.settle();
+        let got = rig.got(client);
+        let mut framer = ReplyFramer::default();
+        let (mut at, mut answers) = (0, 0);
+        while let Ok(Some(len)) = framer.advance(&got.as_bytes()[at..]) {
+            at += len;
+            answers += 1;
+        }
+        prop_assert_eq!((answers, at), (asked, got.len()));
+    }
+
+    /// Whatever a node sends, nothing panics, and the clients' commands are answered.
+    #[test]
+    fn survives_any_reply(bytes in prop::collection::vec(prop_oneof![Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), Just(b'>'), b'0'..=b'3', any::<u8>()], 0..80)) {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, [request("GET k"), request("MGET a b c d e f g")].concat());
+        rig.effects();
+        rig.connect();
+        rig.write_to_nodes(usize::MAX);
+        for backend in rig.nodes.keys().copied().collect::<Vec<_>>() {
+            let incarnation = rig.core.backend_incarnation(backend);
+            rig.core.backend_input(backend, incarnation, &bytes);
+        }
+        rig.effects();
+        rig.pass(TIMEOUT_MS * 2);
+        rig.pass(TIMEOUT_MS * 2);
+        rig.write_to_clients(usize::MAX);
+        prop_assert_eq!(rig.core.sessions[client.index as usize].pending(), 0);
+    }
+
+    /// Whatever a client sends, nothing panics.
+    #[test]
+    fn survives_any_request(bytes in prop::collection::vec(prop_oneof![Just(b'*'), Just(b'$'), Just(b'\r'), Just(b'\n'), b'0'..=b'3', any::<u8>()], 0..120)) {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, &bytes);
+        rig.effects();
+    }
+}

@@ -1,0 +1,43 @@
+//! Every bound of the proxy in one place, and how they relate.
+
+/// Bytes that one read takes in; one buffer a worker.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+
+/// Commands of one client that may await their reply; past it, the client's further input waits.
+pub(crate) const CLIENT_PENDING_MAX: usize = 8 * 1024;
+/// Reply bytes that one client may leave unread before its further commands wait.
+pub(crate) const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+/// Unread reply bytes past which a client is cut off: it asked for more than it reads, and a worker's memory is not its buffer.
+/// Above [`vrc_cluster::resp::BULK_BYTES_MAX`], so that a reply with the longest value passes.
+pub(crate) const CLIENT_OUTPUT_MAX_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Bytes that may wait to be written to one node connection; past it, clients that send there wait.
+pub(crate) const NODE_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+/// Commands that may await their reply on one node connection; past it, likewise.
+pub(crate) const NODE_PENDING_MAX: usize = 256 * 1024;
+
+/// Buffers larger than this are given back when they run empty, so that an idle connection costs little.
+pub(crate) const KEEP_BYTES: usize = 2 * 1024;
+
+/// Databases that a client may select.
+pub(crate) const DATABASES: u8 = 16;
+/// Databases that a client may select where the others are guest databases.
+pub(crate) const DATABASES_WITH_GUESTS: u8 = 8;
+/// A guest database's number is that of the client's database and this.
+pub(crate) const GUEST_OFFSET: u8 = 8;
+
+/// How long between two looks at what is overdue, in ms.
+pub(crate) const TICK_MS: u64 = 50;
+/// First and longest pause between two attempts to connect to a node, in ms.
+pub(crate) const RECONNECT_MS_MIN: u64 = 20;
+/// See [`RECONNECT_MS_MIN`].
+pub(crate) const RECONNECT_MS_MAX: u64 = 1_000;
+/// What was sent to a node that left the map may still be answered for so long, in ms.
+pub(crate) const RETIRE_MS: u64 = 1_000;
+
+const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_MAX_BYTES);
+const _: () = assert!(vrc_cluster::resp::BULK_BYTES_MAX < CLIENT_OUTPUT_MAX_BYTES);
+const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);
+const _: () = assert!(CLIENT_PENDING_MAX < NODE_PENDING_MAX);
+const _: () = assert!(DATABASES_WITH_GUESTS <= GUEST_OFFSET && GUEST_OFFSET + DATABASES_WITH_GUESTS <= DATABASES);
+const _: () = assert!(RECONNECT_MS_MIN < RECONNECT_MS_MAX && TICK_MS < RETIRE_MS);

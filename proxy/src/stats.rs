@@ -1,0 +1,94 @@
+//! What a worker counts, and how others read it.
+//!
+//! A worker counts in plain integers of its own and copies them out at each tick, so that counting costs the hot path nothing and a
+//! reader is at most a tick behind.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($(#[doc = $doc:literal] $name:ident),* $(,)?) => {
+        /// A worker's own counters.
+        #[derive(Debug, Default, Clone, Copy)]
+        pub(crate) struct Counters {
+            $(#[doc = $doc] pub(crate) $name: u64,)*
+        }
+
+        /// A worker's counters as others read them.
+        #[derive(Debug, Default)]
+        pub(crate) struct Stats {
+            $($name: AtomicU64,)*
+        }
+
+        impl Stats {
+            /// Makes the worker's counters readable; only the worker itself calls this.
+            pub(crate) fn publish(&self, counters: &Counters) {
+                $(self.$name.store(counters.$name, Relaxed);)*
+            }
+
+            /// Adds this worker's counters to a sum.
+            pub(crate) fn add_to(&self, sum: &mut Counters) {
+                $(sum.$name += self.$name.load(Relaxed);)*
+            }
+        }
+
+        impl Counters {
+            /// Every counter with its name and what it counts.
+            pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), $doc, self.$name)),*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    #[doc = "Client connections now."]
+    clients,
+    #[doc = "Client connections since the start."]
+    connections_total,
+    #[doc = "Commands taken from clients."]
+    commands_total,
+    #[doc = "Requests sent to nodes; each part of a split command is one."]
+    forwarded_total,
+    #[doc = "Commands that were sent to several nodes."]
+    split_total,
+    #[doc = "Error replies of the proxy itself."]
+    errors_total,
+    #[doc = "Clients that sent something that is not RESP."]
+    protocol_errors,
+    #[doc = "Requests given to another node because the map changed before they were sent."]
+    rerouted_total,
+    #[doc = "Times that a client had to wait for room."]
+    pauses_total,
+    #[doc = "Clients that wait for room now."]
+    paused,
+    #[doc = "Clients cut off because they left too much unread."]
+    cut_off_total,
+    #[doc = "Node connections that stand now."]
+    backends_up,
+    #[doc = "Bytes read from clients."]
+    bytes_in,
+    #[doc = "Bytes written to clients."]
+    bytes_out,
+}
+
+/// All workers' counters.
+#[derive(Debug, Default)]
+pub(crate) struct AllStats {
+    workers: Vec<std::sync::Arc<Stats>>,
+}
+
+impl AllStats {
+    pub(crate) fn new(workers: usize) -> Self {
+        AllStats { workers: (0..workers).map(|_| Default::default()).collect() }
+    }
+
+    pub(crate) fn of(&self, worker: usize) -> std::sync::Arc<Stats> {
+        self.workers[worker].clone()
+    }
+
+    pub(crate) fn sum(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.workers.iter().for_each(|stats| stats.add_to(&mut sum));
+        sum
+    }
+}

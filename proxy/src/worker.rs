@@ -1,0 +1,528 @@
+//! A worker: one thread with a runtime of its own, which moves bytes between sockets and its [`Core`].
+//!
+//! Connection tasks only read. What they have put into the core is written by one flusher, once everything that was ready has been
+//! read: tasks run in the order in which they were woken, the first reader that has something wakes the flusher, and so the flusher
+//! stands behind all readers of the same turn. One write then carries what all of them had. Nodes are written to before clients.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, LocalSet, spawn_local},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use vrc_cluster::{contract::Endpoint, topology::Topology};
+
+use crate::{
+    connect::connect,
+    core::{ClientFilter, Core, Effect, Lane, Peer, SessionId, Settings},
+    limits::{READ_BYTES, TICK_MS},
+    socket::{Reader, Socket, StdSocket, Writer},
+    stats::AllStats,
+    watch::Suspicion,
+};
+
+/// What a worker is told from outside.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Serve this client.
+    Accept { socket: StdSocket, peer: Peer, id: u64 },
+    /// The shared topology was swapped: look at it also if no client says anything.
+    TopologyChanged,
+    /// Tell this worker's lines of `CLIENT LIST`.
+    ListClients { filter: ClientFilter, reply: oneshot::Sender<Vec<(u64, String)>> },
+    /// Answer what is under way, take nothing more, and end.
+    Stop,
+}
+
+/// A worker as the rest of the proxy sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerHandle {
+    control: mpsc::UnboundedSender<Control>,
+    clients: Arc<AtomicUsize>,
+}
+
+impl WorkerHandle {
+    /// How many clients it serves.
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.load(Relaxed)
+    }
+
+    /// Gives it a client.
+    pub(crate) fn accept(&self, socket: StdSocket, peer: Peer, id: u64) {
+        self.clients.fetch_add(1, Relaxed);
+        self.tell(Control::Accept { socket, peer, id });
+    }
+
+    /// A worker that has ended hears nothing, which is as well.
+    pub(crate) fn tell(&self, control: Control) {
+        let _ = self.control.send(control);
+    }
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) topology: Arc<ArcSwap<Topology>>,
+    pub(crate) stats: Arc<AllStats>,
+    pub(crate) suspicions: mpsc::Sender<Suspicion>,
+}
+
+/// How long a worker that stops waits for what is under way.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Starts `count` workers; their threads end after [`Control::Stop`].
+pub(crate) fn start(count: usize, shared: &Shared) -> std::io::Result<(Vec<WorkerHandle>, Vec<thread::JoinHandle<()>>)> {
+    let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
+        .map(|_| {
+            let (control, receiver) = mpsc::unbounded_channel();
+            (WorkerHandle { control, clients: Arc::default() }, receiver)
+        })
+        .unzip();
+    let threads = receivers
+        .into_iter()
+        .enumerate()
+        .map(|(number, receiver)| {
+            let (shared, all) = (shared.clone(), handles.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+            thread::Builder::new()
+                .name(format!("vrc-worker-{number}"))
+                .spawn(move || LocalSet::new().block_on(&runtime, run(number, shared, all, receiver)))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((handles, threads))
+}
+
+async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control: mpsc::UnboundedReceiver<Control>) {
+    let topology = shared.topology.load_full();
+    let worker = Rc::new(Worker {
+        core: RefCell::new(Core::new(shared.settings.clone(), topology.clone(), number, shared.stats.clone())),
+        io: RefCell::new(Io { buffer: vec![0; READ_BYTES].into_boxed_slice(), sessions: Vec::new(), backends: Vec::new() }),
+        topology: RefCell::new(Cache::new(shared.topology.clone())),
+        seen: RefCell::new(topology),
+        flusher: RefCell::new(Waker::noop().clone()),
+        flush_wanted: Cell::new(false),
+        started: Instant::now(),
+        clients: all[number].clients.clone(),
+        all,
+        shared,
+    });
+    spawn_local(poll_fn({
+        let worker = worker.clone();
+        move |cx| worker.poll_flush(cx)
+    }));
+    spawn_local(worker.clone().tick());
+    while let Some(message) = control.recv().await {
+        match message {
+            Control::Accept { socket, peer, id } => worker.accept(socket, peer, id),
+            Control::TopologyChanged => {
+                worker.follow_topology(&mut worker.core.borrow_mut());
+                worker.want_flush();
+            }
+            Control::ListClients { filter, reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(worker.core.borrow().client_lines(&filter));
+            }
+            Control::Stop => break,
+        }
+    }
+    worker.core.borrow_mut().close_all();
+    worker.want_flush();
+    let deadline = Instant::now() + STOP_GRACE;
+    while worker.clients.load(Relaxed) > 0 && Instant::now() < deadline {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct Worker {
+    core: RefCell<Core>,
+    io: RefCell<Io>,
+    topology: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
+    /// The topology that the core goes by.
+    seen: RefCell<Arc<Topology>>,
+    flusher: RefCell<Waker>,
+    flush_wanted: Cell<bool>,
+    started: Instant,
+    clients: Arc<AtomicUsize>,
+    all: Vec<WorkerHandle>,
+    shared: Shared,
+}
+
+/// The sockets, by the core's indexes.
+struct Io {
+    /// What every read of this worker goes into.
+    buffer: Box<[u8]>,
+    sessions: Vec<Option<Connection>>,
+    backends: Vec<Option<Connection>>,
+}
+
+struct Connection {
+    writer: Rc<Writer>,
+    reader_task: AbortHandle,
+    /// The reader, while its session is paused.
+    parked: Option<Waker>,
+    /// The task that waits for the socket's buffer to have room, while it has none.
+    blocked: Option<AbortHandle>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader_task.abort();
+        if let Some(waiting) = &self.blocked {
+            waiting.abort();
+        }
+    }
+}
+
+/// A client or a node: what a writing task is about.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Session(SessionId),
+    Backend { index: u32, incarnation: u32 },
+}
+
+impl Worker {
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Has the flusher run once what is ready now has been read.
+    #[inline]
+    fn want_flush(&self) {
+        if !self.flush_wanted.replace(true) {
+            self.flusher.borrow().wake_by_ref();
+        }
+    }
+
+    async fn tick(self: Rc<Self>) {
+        let mut ticks = interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.core.borrow_mut().tick(self.now_ms());
+            if self.core.borrow().has_dirty() {
+                self.want_flush();
+            }
+        }
+    }
+
+    /// Hands the core a topology that was swapped in.
+    #[inline]
+    fn follow_topology(&self, core: &mut Core) {
+        let mut cache = self.topology.borrow_mut();
+        let current = cache.load();
+        if !Arc::ptr_eq(current, &self.seen.borrow()) {
+            core.set_topology(current.clone());
+            *self.seen.borrow_mut() = current.clone();
+        }
+    }
+
+    // ---- Reading ----
+
+    fn accept(self: &Rc<Self>, socket: StdSocket, peer: Peer, id: u64) {
+        let socket = match Socket::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!("a client's socket cannot be served: {error}");
+                self.clients.fetch_sub(1, Relaxed);
+                return;
+            }
+        };
+        let (reader, writer) = socket.split();
+        let session = self.core.borrow_mut().session_open(id, peer);
+        let task = spawn_local(self.clone().read_session(session, reader));
+        put(&mut self.io.borrow_mut().sessions, session.index, Connection::new(writer, task.abort_handle()));
+    }
+
+    async fn read_session(self: Rc<Self>, session: SessionId, mut reader: Reader) {
+        let ended = poll_fn(|cx| {
+            loop {
+                let mut core = self.core.borrow_mut();
+                if core.is_paused(session) {
+                    let mut io = self.io.borrow_mut();
+                    if let Some(connection) = &mut io.sessions[session.index as usize] {
+                        connection.parked = Some(cx.waker().clone());
+                    }
+                    return Poll::Pending;
+                }
+                let io = &mut *self.io.borrow_mut();
+                let len = match reader.poll_read(cx, &mut io.buffer) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(len)) => len,
+                };
+                self.follow_topology(&mut core);
+                core.session_input(session, &io.buffer[..len]);
+                self.want_flush();
+                if len == io.buffer.len() {
+                    // There is more: let the others have their turn first.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        match ended {
+            // The client's sending side is closed; it may still read its answers.
+            Ok(()) => self.core.borrow_mut().session_ended(session),
+            Err(_) => self.close_session(session),
+        }
+        self.want_flush();
+    }
+
+    async fn run_backend(self: Rc<Self>, index: u32, incarnation: u32, endpoint: Endpoint, lane: Lane, after_ms: u64) {
+        if after_ms > 0 {
+            sleep(Duration::from_millis(after_ms)).await;
+        }
+        let limit = Duration::from_millis(self.shared.settings.timeout_ms);
+        let stream = match connect(&endpoint, lane, limit).await {
+            Ok(stream) => stream,
+            Err(error) => return self.lose_backend(index, incarnation, &error.to_string()),
+        };
+        let (mut reader, writer) = Socket::Tcp(stream).split();
+        if !self.core.borrow_mut().backend_up(index, incarnation) {
+            // Nobody wants it any more.
+            return;
+        }
+        let me = tokio::task::spawn_local({
+            let worker = self.clone();
+            async move {
+                let reason = poll_fn(|cx| worker.poll_backend(cx, index, incarnation, &mut reader)).await;
+                worker.lose_backend(index, incarnation, &reason);
+            }
+        });
+        put(&mut self.io.borrow_mut().backends, index, Connection::new(writer, me.abort_handle()));
+        self.want_flush();
+    }
+
+    fn poll_backend(&self, cx: &mut Context<'_>, index: u32, incarnation: u32, reader: &mut Reader) -> Poll<String> {
+        loop {
+            let io = &mut *self.io.borrow_mut();
+            let len = match reader.poll_read(cx, &mut io.buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready("connection closed".to_owned()),
+                Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
+                Poll::Ready(Ok(len)) => len,
+            };
+            self.core.borrow_mut().backend_input(index, incarnation, &io.buffer[..len]);
+            self.want_flush();
+            if len == io.buffer.len() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn lose_backend(&self, index: u32, incarnation: u32, reason: &str) {
+        let mut core = self.core.borrow_mut();
+        if core.backend_incarnation(index) == incarnation {
+            core.backend_lost(index, incarnation, reason);
+            if let Some(connection) = self.io.borrow_mut().backends.get_mut(index as usize) {
+                *connection = None;
+            }
+            self.want_flush();
+        }
+    }
+
+    fn close_session(&self, session: SessionId) {
+        let mut core = self.core.borrow_mut();
+        if core.is_open(session) {
+            core.session_closed(session);
+            self.io.borrow_mut().sessions[session.index as usize] = None;
+            self.clients.fetch_sub(1, Relaxed);
+        }
+    }
+
+    // ---- Writing ----
+
+    fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut flusher = self.flusher.borrow_mut();
+        if !flusher.will_wake(cx.waker()) {
+            *flusher = cx.waker().clone();
+        }
+        drop(flusher);
+        self.flush_wanted.set(false);
+        self.core.borrow_mut().set_now(self.now_ms());
+        self.carry_out_effects();
+        self.flush_backends();
+        self.flush_sessions();
+        let mut core = self.core.borrow_mut();
+        core.resume_paused();
+        if core.has_dirty() {
+            // A turn for the readers in between, so that neither starves.
+            self.want_flush();
+        }
+        Poll::Pending
+    }
+
+    fn flush_backends(self: &Rc<Self>) {
+        let mut core = self.core.borrow_mut();
+        let list = core.take_dirty_backends();
+        for &index in &list {
+            let mut io = self.io.borrow_mut();
+            let incarnation = core.backend_incarnation(index);
+            let output = core.backend_output(index);
+            let Some(Some(connection)) = io.backends.get_mut(index as usize) else { continue };
+            if output.is_empty() || connection.blocked.is_some() {
+                continue;
+            }
+            match connection.writer.try_write(output) {
+                Ok(len) => {
+                    let all = len == output.len();
+                    core.backend_written(index, len);
+                    if !all {
+                        self.wait_writable(connection, Target::Backend { index, incarnation });
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.wait_writable(connection, Target::Backend { index, incarnation });
+                }
+                Err(error) => {
+                    core.backend_lost(index, incarnation, &error.to_string());
+                    io.backends[index as usize] = None;
+                }
+            }
+        }
+        core.reuse_dirty_backends(list);
+    }
+
+    fn flush_sessions(self: &Rc<Self>) {
+        let mut broken = Vec::new();
+        let mut core = self.core.borrow_mut();
+        let list = core.take_dirty_sessions();
+        for &index in &list {
+            let mut io = self.io.borrow_mut();
+            let session = core.session_id(index);
+            let output = core.session_output(index);
+            let Some(Some(connection)) = io.sessions.get_mut(index as usize) else { continue };
+            if connection.blocked.is_some() {
+                continue;
+            }
+            let written = if output.is_empty() { Ok(0) } else { connection.writer.try_write(output) };
+            match written {
+                Ok(len) => {
+                    let all = len == output.len();
+                    core.session_written(index, len);
+                    if !all {
+                        self.wait_writable(connection, Target::Session(session));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.wait_writable(connection, Target::Session(session));
+                }
+                Err(_) => broken.push(session),
+            }
+        }
+        core.reuse_dirty_sessions(list);
+        drop(core);
+        broken.into_iter().for_each(|session| self.close_session(session));
+    }
+
+    /// Has the rest written once the socket takes more. Rare, so a task of its own is not too much.
+    fn wait_writable(self: &Rc<Self>, connection: &mut Connection, target: Target) {
+        let (worker, writer) = (self.clone(), connection.writer.clone());
+        let waiting = spawn_local(async move {
+            // An error shows at the next write.
+            let _ = poll_fn(|cx| writer.poll_writable(cx)).await;
+            worker.unblock(target);
+        });
+        connection.blocked = Some(waiting.abort_handle());
+    }
+
+    fn unblock(&self, target: Target) {
+        let mut core = self.core.borrow_mut();
+        let io = &mut *self.io.borrow_mut();
+        let connection = match target {
+            Target::Session(session) if core.is_open(session) => {
+                core.mark_session(session.index);
+                io.sessions.get_mut(session.index as usize)
+            }
+            Target::Backend { index, incarnation } if core.backend_incarnation(index) == incarnation => {
+                core.mark_backend(index);
+                io.backends.get_mut(index as usize)
+            }
+            Target::Session(_) | Target::Backend { .. } => None,
+        };
+        if let Some(Some(connection)) = connection {
+            connection.blocked = None;
+            self.want_flush();
+        }
+    }
+
+    fn carry_out_effects(self: &Rc<Self>) {
+        let effects = self.core.borrow_mut().take_effects();
+        for effect in effects {
+            match effect {
+                Effect::Connect { backend, incarnation, endpoint, lane, after_ms } => {
+                    spawn_local(self.clone().run_backend(backend, incarnation, endpoint, lane, after_ms));
+                }
+                Effect::Disconnect { backend } => {
+                    if let Some(connection) = self.io.borrow_mut().backends.get_mut(backend as usize) {
+                        *connection = None;
+                    }
+                }
+                Effect::Resume { session } => {
+                    if let Some(Some(connection)) = self.io.borrow_mut().sessions.get_mut(session as usize)
+                        && let Some(reader) = connection.parked.take()
+                    {
+                        reader.wake();
+                    }
+                }
+                Effect::Close { session } => self.close_session(session),
+                // If the channel is full, enough has been said already.
+                Effect::Suspect { node, reason } => drop(self.shared.suspicions.try_send(Suspicion { node, reason })),
+                Effect::ListClients { session, sequence, filter } => {
+                    spawn_local(self.clone().list_clients(session, sequence, filter));
+                }
+            }
+        }
+    }
+
+    async fn list_clients(self: Rc<Self>, session: SessionId, sequence: u32, filter: ClientFilter) {
+        let answers: Vec<_> = self
+            .all
+            .iter()
+            .map(|worker| {
+                let (reply, answer) = oneshot::channel();
+                worker.tell(Control::ListClients { filter: filter.clone(), reply });
+                answer
+            })
+            .collect();
+        let mut lines = Vec::new();
+        for answer in answers {
+            lines.extend(answer.await.unwrap_or_default());
+        }
+        lines.sort_unstable_by_key(|(id, _)| *id);
+        let text: String = lines.into_iter().map(|(_, line)| line).collect();
+        self.core.borrow_mut().answer_with_text(session, sequence, &text);
+        self.want_flush();
+    }
+}
+
+impl Connection {
+    fn new(writer: Writer, reader_task: AbortHandle) -> Self {
+        Connection { writer: Rc::new(writer), reader_task, parked: None, blocked: None }
+    }
+}
+
+fn put(list: &mut Vec<Option<Connection>>, index: u32, connection: Connection) {
+    let index = index as usize;
+    if list.len() <= index {
+        list.resize_with(index + 1, || None);
+    }
+    list[index] = Some(connection);
+}
