@@ -50,7 +50,7 @@ struct Announcer<'a> {
     client: redis::Client,
     seen: watch::Receiver<Sighting>,
     publisher: Option<MultiplexedConnection>,
-    /// How many messages in a row reached no coordinator.
+    /// How many announcements in a row reached no coordinator.
     unheard: u32,
 }
 
@@ -133,7 +133,11 @@ impl Announcer<'_> {
             .map_err(|error| redis::RedisError::from((redis::ErrorKind::Client, "cannot write a message", error.to_string())))?;
         let hearers: u64 = redis::cmd("PUBLISH").arg(AGENT_BUS).arg(text).query_async(publisher).await?;
         debug!(hearers, "said {}", kind(message));
-        self.unheard = if hearers == 0 { self.unheard.saturating_add(1) } else { 0 };
+        match message {
+            AgentBusMessage::NodeUp { .. } if hearers == 0 => self.unheard = self.unheard.saturating_add(1),
+            _ if hearers > 0 => self.unheard = 0,
+            _ => return Ok(()),
+        }
         // The first may come before the coordinator of a cluster that is just starting.
         if self.unheard == 2 {
             warn!(master = %self.config.master, "no coordinator listens there");
