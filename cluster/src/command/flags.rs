@@ -53,7 +53,7 @@ bitflags::bitflags! {
 
 impl Flags {
     /// The flags' names as `COMMAND INFO` prints them.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
         const NAMES: [(Flags, &str); 20] = [
             (Flags::WRITE, "write"),
             (Flags::READONLY, "readonly"),
@@ -156,7 +156,7 @@ const CATEGORY_NAMES: [&str; 21] = [
 
 impl Categories {
     /// The categories' names, without the `@`, in redis's order.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
         CATEGORY_NAMES.into_iter().enumerate().filter(move |(bit, _)| self.bits() & (1 << bit) != 0).map(|(_, name)| name)
     }
 
@@ -220,7 +220,7 @@ bitflags::bitflags! {
 
 impl KeyFlags {
     /// The flags' names as `COMMAND INFO` prints them.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
         const NAMES: [&str; 11] =
             ["RO", "RW", "OW", "RM", "access", "update", "insert", "delete", "not_key", "incomplete", "variable_flags"];
         NAMES.into_iter().enumerate().filter(move |(bit, _)| self.bits() & (1 << bit) != 0).map(|(_, name)| name)

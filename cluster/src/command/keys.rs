@@ -43,7 +43,7 @@ impl KeyError {
 }
 
 /// Appends the argument indexes of the request's keys to `keys`, in the order in which redis reports them; channels that have a slot
-/// (SPUBLISH, SSUBSCRIBE) count as keys. The number of arguments must have been checked against the command's arity.
+/// (SPUBLISH, SSUBSCRIBE) count as keys.
 ///
 /// SORT's BY and GET patterns are appended if they begin with a hash tag (`{tag}:weight_*`): such a pattern has the slot of all keys
 /// that it stands for. Where keys have no hash tags, [`sort_pattern`] tells such requests.
@@ -71,6 +71,9 @@ pub fn find_keys(command: &Command, args: Args<'_>, keys: &mut Vec<u32>) -> Resu
 }
 
 fn find_more(command: &Command, args: Args<'_>, keys: &mut Vec<u32>) -> Result<(), KeyError> {
+    if !command.accepts_argc(args.len()) {
+        return Err(KeyError::Syntax);
+    }
     match command.rule {
         Rule::Sort | Rule::SortRo => sort_keys(args, command.rule == Rule::Sort, keys),
         Rule::GeoStore => geo_keys(args, keys),
@@ -318,4 +321,133 @@ pub(super) fn copy_database(args: Args<'_>) -> Option<usize> {
         index += 1;
     }
     database
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resolve;
+    use super::*;
+    use crate::resp::ArgRange;
+
+    /// Hands a request, given as words, to `look`; `''` stands for an empty argument.
+    fn with<T>(words: &str, look: impl FnOnce(&Command, Args<'_>) -> T) -> T {
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        for word in words.split(' ').map(|word| word.trim_matches('\'')) {
+            ranges.push(ArgRange { start: bytes.len() as u32, len: word.len() as u32 });
+            bytes.extend_from_slice(word.as_bytes());
+        }
+        let args = Args::new(&bytes, &ranges);
+        look(resolve(args).unwrap(), args)
+    }
+
+    fn check(request: &str, expect: &[u32]) {
+        let mut keys = Vec::new();
+        let found = with(request, |command, args| find_keys(command, args, &mut keys));
+        assert_eq!((found, keys.as_slice()), (Ok(()), expect), "{request}");
+    }
+
+    fn check_error(request: &str, expect: KeyError) {
+        let mut keys = vec![7];
+        let found = with(request, |command, args| find_keys(command, args, &mut keys));
+        assert_eq!((found, keys), (Err(expect), vec![7]), "{request}");
+    }
+
+    #[test]
+    fn plain_ranges() {
+        check("GET a", &[1]);
+        check("mget a b c", &[1, 2, 3]);
+        check("MSET a 1 b 2", &[1, 3]);
+        check("BLPOP a b 0", &[1, 2]);
+        check("BITOP AND d a b", &[2, 3, 4]);
+        check("PFMERGE d", &[1]);
+        check("PFMERGE d a", &[1, 2]);
+        check("OBJECT ENCODING a", &[2]);
+        check("XGROUP CREATE a g $", &[2]);
+        check("SPUBLISH channel message", &[1]);
+        check("PING", &[]);
+        check("FLUSHALL", &[]);
+        check_error("MSET a 1 b", KeyError::Syntax);
+    }
+
+    #[test]
+    fn counted_keys() {
+        check("EVAL s 2 a b c", &[3, 4]);
+        check("EVAL s 0 c", &[]);
+        check("ZUNIONSTORE d 2 a b WEIGHTS 1 2", &[1, 3, 4]);
+        check("LMPOP 1 a LEFT", &[2]);
+        check("BZMPOP 0 1 a MIN", &[3]);
+        check_error("EVAL s x a", KeyError::NotAnInteger);
+        check_error("EVAL s +1 a", KeyError::NotAnInteger);
+        check_error("EVAL s -1 a", KeyError::Negative);
+        check_error("EVAL s 2 a", KeyError::TooMany);
+        check_error("FCALL f 9223372036854775807 a", KeyError::TooMany);
+        check_error("ZUNION 0 a", KeyError::Zero);
+        check_error("ZUNIONSTORE d 3 a b", KeyError::TooMany);
+    }
+
+    #[test]
+    fn sort_by_its_own_reading() {
+        check("SORT a", &[1]);
+        check("SORT a LIMIT 0 STORE DESC", &[1]);
+        check("SORT a STORE x STORE y", &[1, 5]);
+        // Redis's own look for keys takes this `BY` for an option, and so misses the second STORE.
+        check("SORT a STORE BY STORE x ALPHA", &[1, 5]);
+        check("SORT a BY nosort GET #", &[1]);
+        check("SORT a BY {t}w_* GET {t}o_*->f STORE s", &[1, 3, 5, 7]);
+        check_error("SORT a BY w_*", KeyError::SortBy);
+        check_error("SORT a GET *->{t}", KeyError::SortGet);
+        check_error("SORT_RO a BY {*}", KeyError::SortBy);
+        check_error("SORT_RO a GET {}{t}*", KeyError::SortGet);
+        check_error("SORT_RO a STORE x", KeyError::Syntax);
+        check_error("SORT a STORE", KeyError::Syntax);
+        for (request, expect) in
+            [("SORT a", false), ("SORT a BY nosort", false), ("SORT a GET {t}*", true), ("MGET BY a*", false)]
+        {
+            assert_eq!(with(request, sort_pattern), expect, "{request}");
+        }
+    }
+
+    #[test]
+    fn options_that_name_keys() {
+        check("GEORADIUS a 0 0 1 m STORE x", &[1, 7]);
+        check("GEORADIUS a 0 0 1 m STORE x STOREDIST y", &[1, 9]);
+        check("GEORADIUSBYMEMBER a m 1 km STORE", &[1]);
+        check("MIGRATE h 1 a 0 9", &[3]);
+        check("MIGRATE h 1 '' 0 9 AUTH KEYS KEYS a b", &[9, 10]);
+        check("XREAD STREAMS a b 0 0", &[2, 3]);
+        check("XREAD COUNT 1 BLOCK 0 STREAMS a 0", &[6]);
+        check("XREADGROUP GROUP g streams STREAMS a >", &[5]);
+        // Redis's key spec takes the consumer for the keyword.
+        check("XREADGROUP NOACK GROUP g streams STREAMS a >", &[6]);
+        check_error("XREAD STREAMS a b 0", KeyError::Syntax);
+        check_error("XREAD COUNT 1 a 0", KeyError::Syntax);
+    }
+
+    #[test]
+    fn what_waits() {
+        for (request, expect) in [
+            ("BLPOP a 0", true),
+            ("WAIT 1 0", true),
+            ("XREAD STREAMS a 0", false),
+            ("XREAD COUNT 1 block 5 STREAMS a 0", true),
+            ("XREADGROUP GROUP BLOCK c STREAMS BLOCK >", false),
+            ("GET a", false),
+        ] {
+            assert_eq!(with(request, |command, args| command.waits(args)), expect, "{request}");
+        }
+    }
+
+    #[test]
+    fn other_databases() {
+        for (request, expect) in [
+            ("MOVE a 1", Some(2)),
+            ("COPY a b", None),
+            ("COPY a DB", None),
+            ("COPY a b db 3 REPLACE", Some(4)),
+            ("COPY a b DB 1 DB 2", Some(6)),
+            ("GET DB", None),
+        ] {
+            assert_eq!(with(request, |command, args| command.other_database(args)), expect, "{request}");
+        }
+    }
 }

@@ -5,7 +5,9 @@
 //!
 //! Nothing here knows of nodes, slots or connections.
 
+pub mod describe;
 mod flags;
+pub mod glob;
 mod keys;
 mod resolve;
 mod table;
@@ -93,7 +95,7 @@ impl Command {
     pub fn other_database(&self, args: Args<'_>) -> Option<usize> {
         match self.rule {
             Rule::Copy => keys::copy_database(args),
-            Rule::Move => Some(2),
+            Rule::Move => (args.len() > 2).then_some(2),
             _ => None,
         }
     }

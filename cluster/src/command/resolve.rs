@@ -58,7 +58,13 @@ impl Unresolved {
                 push(&mut text, &[b"ERR unknown subcommand '", name, b"'. Try ", &container, b" HELP."]);
             }
             Unresolved::Arity(command) => {
-                push(&mut text, &[b"ERR wrong number of arguments for '", command.name.as_bytes(), b"' command"]);
+                // An EXEC that is refused ends the transaction, and says so even where there is none.
+                if command.name == "exec" {
+                    text.extend_from_slice(b"EXECABORT Transaction discarded because of: ");
+                } else {
+                    text.extend_from_slice(b"ERR ");
+                }
+                push(&mut text, &[b"wrong number of arguments for '", command.name.as_bytes(), b"' command"]);
             }
         }
         for byte in &mut text {
