@@ -23,6 +23,7 @@ pub(crate) enum Args {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 struct Raw {
     /// Host of the redis to register, as the others reach it
     #[arg(short = 'h', long, value_name = "HOST", env = "VRC_HOST", default_value = "127.0.0.1")]

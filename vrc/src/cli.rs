@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::{agent, coordinator, log::Filter};
+use crate::{agent, coordinator, log::Filter, proxy, status, up, where_key};
 
 /// Volatile Redis Cluster: many plain redis servers behind one address.
 #[derive(Debug, Parser)]
@@ -21,7 +21,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// What is logged to standard error: error, warn, info, debug, trace or off, or a filter such as `warn,vrc_proxy=debug`
-    /// [default: info; warn for `up`, `status` and `where`]
+    /// [default: info; error for `up`, warn for `status` and `where`]
     #[arg(short = 'v', long = "log", global = true, value_name = "FILTER", env = "VRC_LOG", display_order = 900)]
     pub(crate) log: Option<Filter>,
 
@@ -33,10 +33,18 @@ pub(crate) struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a whole cluster on this machine: master, nodes with their agents, coordinator and proxy
+    Up(Box<up::Args>),
     /// Watch the nodes and publish who is in. Several may run: one leads, the others stand by
     Coordinator(Box<coordinator::Args>),
     /// Keep a redis server registered as a node, or start redis servers and keep them running and registered
     Agent(Box<agent::Args>),
+    /// Serve applications as if the cluster were one redis
+    Proxy(Box<proxy::Args>),
+    /// Show who is in and how each node does
+    Status(Box<status::Args>),
+    /// Show which node holds a key
+    Where(Box<where_key::Args>),
 }
 
 #[cfg(test)]

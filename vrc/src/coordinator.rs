@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use vrc_cluster::topology::PlacementKind;
 use vrc_coordinator::Config;
 
 use crate::{
-    args::{MasterArgs, Placement, parse_time},
+    args::{MasterArgs, parse_time},
     log::Log,
     shutdown::Shutdown,
 };
@@ -17,9 +18,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     master: MasterArgs,
 
-    /// How the proxies of this cluster give keys to nodes. With `legacy` no guest databases are flushed, for old clients know none
-    #[arg(long, value_name = "KIND", env = "VRC_PLACEMENT", value_enum, default_value = "slots")]
-    placement: Placement,
+    /// How the proxies of this cluster give keys to nodes: `slots` or `legacy`. With `legacy` no guest databases are flushed, for the
+    /// old clients know none
+    #[arg(long, value_name = "KIND", env = "VRC_PLACEMENT", default_value_t = PlacementKind::Slots)]
+    placement: PlacementKind,
 
     /// Let the master's own redis serve as a node too; when it joins, all it holds but the cluster's own keys is flushed
     #[arg(long, env = "VRC_ALLOW_MASTER", value_parser = BoolishValueParser::new())]
@@ -87,7 +89,7 @@ impl Args {
         Config {
             master: self.master.url,
             allow_master: self.allow_master,
-            guest_databases: self.placement == Placement::Slots,
+            guest_databases: self.placement == PlacementKind::Slots,
             ping_interval: self.ping_interval,
             ping_timeout: self.ping_timeout,
             agent_timeout: self.agent_timeout,

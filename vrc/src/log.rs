@@ -5,6 +5,7 @@ use std::{
     str::FromStr,
 };
 
+use crate::output::wants_colour;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// What is logged; checked when the arguments are read.
@@ -33,10 +34,9 @@ impl Log {
     /// Begins to log.
     pub(crate) fn begin(&self, unless_asked: &str) {
         let filter = self.asked.as_ref().map_or(unless_asked, |Filter(text)| text);
-        let is_terminal = io::stderr().is_terminal();
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(filter))
-            .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+            .with_ansi(io::stderr().is_terminal() && wants_colour())
             .with_writer(io::stderr)
             .finish();
         // Fails only if a log has begun already.

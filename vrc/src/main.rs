@@ -6,8 +6,13 @@ mod args;
 mod cli;
 mod coordinator;
 mod log;
+mod node_map;
 mod output;
+mod proxy;
 mod shutdown;
+mod status;
+mod up;
+mod where_key;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -52,8 +57,12 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
         match cli.command {
+            Command::Up(args) => up::run(*args, &log, &shutdown).await,
             Command::Coordinator(args) => coordinator::run(*args, &log, &shutdown).await,
             Command::Agent(args) => agent::run(*args, &log, &shutdown).await,
+            Command::Proxy(args) => proxy::run(*args, &log, &shutdown).await,
+            Command::Status(args) => status::run(*args, &log).await,
+            Command::Where(args) => where_key::run(*args, &log).await,
         }
     })
 }

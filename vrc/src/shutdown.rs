@@ -53,7 +53,6 @@ impl Shutdown {
     }
 
     /// A directory to be removed even by an exit at once.
-    #[allow(dead_code)]
     pub(crate) fn remove_at_exit(&self, dir: PathBuf) {
         *self.leavings.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
     }

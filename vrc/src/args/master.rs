@@ -12,6 +12,7 @@ pub(crate) struct MasterArgs {
 }
 
 #[derive(Debug, Args)]
+#[group(skip)]
 struct Raw {
     /// Host of the master
     #[arg(short = 'h', long, value_name = "HOST", env = "VRC_MASTER_HOST", default_value = "127.0.0.1")]

@@ -1,25 +1,16 @@
 //! Arguments that several subcommands share, and the texts of which arguments are made.
 
 mod master;
+mod placement;
 mod server;
 mod sources;
 mod time;
 
 pub(crate) use master::{MasterArgs, url_of};
+pub(crate) use placement::PlacementArgs;
 pub(crate) use server::{ServerArgs, parse_memory};
 pub(crate) use sources::{Choice, choose};
 pub(crate) use time::parse_time;
-
-use clap::ValueEnum;
-
-/// How keys are given to nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Placement {
-    /// 16,384 slots as in Redis Cluster, hash tags, guest databases
-    Slots,
-    /// Exactly the ring of the Node.js clients, for a fleet that still has some
-    Legacy,
-}
 
 /// A node's weight.
 pub(crate) fn parse_weight(text: &str) -> Result<f64, String> {

@@ -1,0 +1,80 @@
+//! One look at the node map, for the commands that tell of it.
+
+use std::{
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use vrc_cluster::{
+    client::MasterUrl,
+    contract::{EPOCH_KEY, Endpoint, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap},
+};
+
+/// What stands in the master.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) map: NodeMap,
+    /// None where only a coordinator of the old system writes.
+    pub(crate) epoch: Option<Epoch>,
+    /// The token of the coordinator that leads.
+    pub(crate) leader: Option<String>,
+}
+
+impl Snapshot {
+    /// Reads it.
+    pub(crate) async fn read(master: &MasterUrl, limit: Duration) -> anyhow::Result<Self> {
+        let work = async {
+            let mut connection = connect(&master.client()?, limit).await?;
+            let mut pipe = redis::pipe();
+            pipe.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(LEASE_KEY);
+            pipe.query_async::<(Vec<(String, String)>, Option<Epoch>, Option<String>)>(&mut connection).await
+        };
+        let read = within(limit, work).await.with_context(|| format!("cannot read the node map from the master {master}"));
+        let (fields, epoch, leader) = read?;
+        let nodes = fields.into_iter().map(|(name, text)| match serde_json::from_str::<Node>(&text) {
+            Ok(node) => Ok((name, node)),
+            Err(error) => Err(error).with_context(|| format!("the node map in {master} is damaged at node {name:?}")),
+        });
+        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader })
+    }
+}
+
+/// A client for a node; opens no connection itself.
+pub(crate) fn client(endpoint: &Endpoint) -> RedisResult<Client> {
+    let (host, port) = (endpoint.host.clone(), endpoint.port);
+    let address = if endpoint.tls() {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    let mut settings = RedisConnectionInfo::default();
+    if let Some(username) = &endpoint.username {
+        settings = settings.set_username(username);
+    }
+    if let Some(password) = &endpoint.password {
+        settings = settings.set_password(password);
+    }
+    Client::open(address.into_connection_info()?.set_redis_settings(settings))
+}
+
+/// Opens a connection.
+pub(crate) async fn connect(client: &Client, limit: Duration) -> RedisResult<redis::aio::MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// `work`, or an error when it has taken too long.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let text = format!("no answer within {} ms", limit.as_millis());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
+    })
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,161 @@
+//! `vrc proxy`.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use clap::{ArgMatches, Error, FromArgMatches, error::ErrorKind};
+use vrc_cluster::client::MasterUrl;
+use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, Source};
+
+use crate::{
+    args::{Choice, PlacementArgs, choose, parse_time},
+    log::Log,
+    shutdown::Shutdown,
+};
+
+/// Where a proxy listens unless told otherwise.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7379";
+
+/// Arguments of `vrc proxy`, checked.
+#[derive(Debug)]
+pub(crate) struct Args(Config);
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+struct Raw {
+    /// Follow the node map in this master: redis[s]://[user:password@]host:port[/db]
+    #[arg(long, value_name = "URL", env = "VRC_MASTER", hide_env_values = true)]
+    master: Option<MasterUrl>,
+
+    /// Serve these nodes, always: host:port or host:port@weight, separated by commas. No master, no coordinator
+    #[arg(long, value_name = "NODES", env = "VRC_NODES", value_delimiter = ',')]
+    nodes: Vec<FixedNode>,
+
+    /// Where clients connect: address:port, or unix:/path. May be given several times, or several separated by commas
+    #[arg(long, value_name = "ADDRESS", env = "VRC_LISTEN", value_delimiter = ',', default_value = DEFAULT_LISTEN)]
+    listen: Vec<ListenAddr>,
+
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N", env = "VRC_WORKERS")]
+    workers: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    placement: PlacementArgs,
+
+    /// How long a command may wait for its node's answer, connecting included
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "5s")]
+    timeout: Duration,
+
+    /// What clients must give to AUTH. An environment variable keeps it out of the list of processes
+    #[arg(long, value_name = "PASSWORD", env = "VRC_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
+
+    /// Most client connections at a time, over all workers
+    #[arg(long, value_name = "N", env = "VRC_MAXCLIENTS", default_value = "10000")]
+    maxclients: NonZeroUsize,
+}
+
+impl FromArgMatches for Args {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let raw = Raw::from_arg_matches(matches)?;
+        let source = match (choose(matches, &["master"], &["nodes"])?, raw.master) {
+            (Choice::First, Some(master)) => Source::Master(master),
+            (Choice::Second, _) => Source::Nodes(raw.nodes),
+            _ => {
+                let text = "where are the nodes? Give --master URL, or --nodes host:port,host:port";
+                return Err(Error::raw(ErrorKind::MissingRequiredArgument, text));
+            }
+        };
+        let placement = raw.placement.options(matches!(source, Source::Master(_)));
+        let defaults = Config::new(source, ListenAddr::Unix("".into()));
+        Ok(Args(Config {
+            listen: raw.listen,
+            workers: raw.workers.map_or(defaults.workers, NonZeroUsize::get),
+            placement,
+            timeout: raw.timeout,
+            password: raw.password,
+            clients_max: raw.maxclients.get(),
+            ..defaults
+        }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Args {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Raw::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Raw::augment_args_for_update(command)
+    }
+}
+
+/// Serves clients until the program is to stop.
+pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
+    log.begin("info");
+    let workers = config.workers;
+    let proxy = Proxy::start(config).await?;
+    for address in proxy.listening() {
+        tracing::info!(%address, workers, "listening");
+    }
+    shutdown.token().cancelled().await;
+    proxy.stop().await;
+    tracing::info!("proxy stopped");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Config, Error> {
+        Program::try_parse_from(line.split(' ')).map(|Program { args: Args(config) }| config)
+    }
+
+    #[test]
+    fn a_master() {
+        let config = parse("proxy --master redis://m:7000 --listen :7379 --listen unix:/run/vrc.sock --workers 3").unwrap();
+        assert!(matches!(&config.source, Source::Master(url) if url.port() == 7000));
+        assert_eq!(config.listen, [":7379".parse().unwrap(), ListenAddr::Unix("/run/vrc.sock".into())]);
+        assert_eq!((config.workers, config.placement.guest_databases), (3, true));
+        assert!(!parse("proxy --master m --placement legacy").unwrap().placement.guest_databases);
+    }
+
+    #[test]
+    fn a_fixed_list() {
+        let config = parse("proxy --nodes 127.0.0.1:7401,127.0.0.1:7402@2").unwrap();
+        let Source::Nodes(nodes) = &config.source else { panic!() };
+        assert_eq!(nodes.iter().map(|node| node.weight).collect::<Vec<_>>(), [1.0, 2.0]);
+        assert!(!config.placement.guest_databases, "nobody is there to flush them");
+        assert_eq!(config.listen, [DEFAULT_LISTEN.parse().unwrap()]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "proxy",
+            "proxy --master m --nodes 127.0.0.1:1",
+            "proxy --nodes 127.0.0.1:1@0",
+            "proxy --nodes 127.0.0.1",
+            "proxy --master m --workers 0",
+            "proxy --master m --placement ketama",
+            "proxy --master m --timeout soon",
+            "proxy --master m --listen nowhere",
+        ] {
+            assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
+        }
+    }
+}

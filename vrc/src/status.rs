@@ -1,0 +1,251 @@
+//! `vrc status`: who is in, and how each node does.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::{sync::Semaphore, task::JoinSet};
+use vrc_cluster::{
+    contract::{CLIENT_DATABASES, Endpoint, Epoch, Node},
+    topology::Topology,
+};
+
+use crate::{
+    args::{MasterArgs, PlacementArgs, parse_time},
+    log::Log,
+    node_map::{self, Snapshot, now_ms},
+    output::{self, Align, Table, age, bytes, percent},
+};
+
+/// Nodes that are asked at a time; the common limit of open files is 1,024.
+const QUESTIONS_MAX: usize = 200;
+
+/// Arguments of `vrc status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    master: MasterArgs,
+
+    #[command(flatten)]
+    placement: PlacementArgs,
+
+    /// Print JSON
+    #[arg(long, env = "VRC_JSON", value_parser = clap::builder::BoolishValueParser::new())]
+    json: bool,
+
+    /// How long the master, and each node, may take to answer
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "1s")]
+    timeout: Duration,
+}
+
+/// What is known of the cluster.
+#[derive(Debug, Serialize)]
+struct Report {
+    master: String,
+    epoch: Option<Epoch>,
+    leader: Option<String>,
+    nodes_up: usize,
+    nodes: Vec<NodeReport>,
+}
+
+/// What is known of a node.
+#[derive(Debug, Serialize)]
+struct NodeReport {
+    name: String,
+    address: String,
+    up: bool,
+    /// When it went up or down, in ms since the Unix epoch; unknown of a node that has only ever been up.
+    since_ms: Option<u64>,
+    weight: f64,
+    /// The part of all keys that it holds now.
+    share: f64,
+    #[serde(flatten)]
+    vitals: Option<Vitals>,
+    /// Why it could not be asked.
+    unreachable: Option<String>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+struct Vitals {
+    /// Keys that are at home here.
+    keys: u64,
+    /// Keys of nodes that are down.
+    guest_keys: u64,
+    memory_bytes: u64,
+    maxmemory_bytes: u64,
+    ops_per_s: u64,
+    clients: u64,
+    uptime_s: u64,
+    version: Option<String>,
+}
+
+/// Prints the report.
+pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
+    log.begin("warn");
+    let snapshot = Snapshot::read(&args.master.url, args.timeout).await?;
+    let topology = Topology::build(&snapshot.map, snapshot.epoch.unwrap_or(0), &args.placement.options(true), now_ms());
+    let shares: HashMap<&str, f64> =
+        topology.nodes().iter().zip(topology.shares()).map(|(node, share)| (&*node.name, share)).collect();
+    let mut answers = ask_all(&snapshot, args.timeout).await;
+    let nodes: Vec<_> = snapshot
+        .map
+        .iter()
+        .map(|(name, node)| {
+            let share = shares.get(name.as_str()).copied().unwrap_or(0.0);
+            report(name, node, share, answers.remove(name).unwrap_or_else(|| Err("not asked".to_owned())))
+        })
+        .collect();
+    let report = Report {
+        master: args.master.url.to_string(),
+        epoch: snapshot.epoch,
+        leader: snapshot.leader,
+        nodes_up: nodes.iter().filter(|node| node.up).count(),
+        nodes,
+    };
+    if args.json {
+        return output::json(&report);
+    }
+    show(&report);
+    Ok(())
+}
+
+fn report(name: &str, node: &Node, share: f64, answer: Result<Vitals, String>) -> NodeReport {
+    let (vitals, unreachable) = match answer {
+        Ok(vitals) => (Some(vitals), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    NodeReport {
+        name: name.to_owned(),
+        address: node.config.address(),
+        up: node.up,
+        // 1 stands for "only ever up" in the contract.
+        since_ms: Some(node.state_change_time).filter(|time| *time > 1),
+        weight: node.weight,
+        share,
+        vitals,
+        unreachable,
+    }
+}
+
+async fn ask_all(snapshot: &Snapshot, limit: Duration) -> HashMap<String, Result<Vitals, String>> {
+    let permits = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let mut questions = JoinSet::new();
+    for (name, node) in &snapshot.map {
+        let (name, endpoint, permits) = (name.clone(), node.config.clone(), Arc::clone(&permits));
+        questions.spawn(async move {
+            // The semaphore is never closed; without it the question would only be asked sooner.
+            let _permit = permits.acquire().await;
+            (name, ask(&endpoint, limit).await)
+        });
+    }
+    questions.join_all().await.into_iter().collect()
+}
+
+async fn ask(endpoint: &Endpoint, limit: Duration) -> Result<Vitals, String> {
+    let work = async {
+        let mut connection = node_map::connect(&node_map::client(endpoint)?, limit).await?;
+        redis::cmd("INFO").query_async::<String>(&mut connection).await
+    };
+    node_map::within(limit, work).await.map(|info| vitals(&info)).map_err(|error| words(&error))
+}
+
+/// An error without the number that the system has for it.
+fn words(error: &redis::RedisError) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// What is of interest in the text of INFO; a field that is not there counts as 0.
+fn vitals(info: &str) -> Vitals {
+    let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
+    let number = |name: &str| fields.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut vitals = Vitals {
+        memory_bytes: number("used_memory"),
+        maxmemory_bytes: number("maxmemory"),
+        ops_per_s: number("instantaneous_ops_per_sec"),
+        clients: number("connected_clients"),
+        uptime_s: number("uptime_in_seconds"),
+        version: fields.get("valkey_version").or(fields.get("redis_version")).map(|text| (*text).to_owned()),
+        ..Vitals::default()
+    };
+    for (name, text) in &fields {
+        let Some(database) = name.strip_prefix("db").and_then(|number| number.parse::<u32>().ok()) else { continue };
+        let keys = text.split(',').find_map(|part| part.strip_prefix("keys=")?.parse::<u64>().ok()).unwrap_or(0);
+        let is_guest = (u32::from(CLIENT_DATABASES)..2 * u32::from(CLIENT_DATABASES)).contains(&database);
+        *(if is_guest { &mut vitals.guest_keys } else { &mut vitals.keys }) += keys;
+    }
+    vitals
+}
+
+fn show(report: &Report) {
+    let epoch = report.epoch.map_or("none".to_owned(), |epoch| epoch.to_string());
+    let leader = report.leader.as_deref().unwrap_or("none: no coordinator is at work");
+    output::line(format_args!("master  {}\nleader  {leader}\nepoch   {epoch}", report.master));
+    output::line(format_args!("nodes   {}, {} up", report.nodes.len(), report.nodes_up));
+    if report.nodes.is_empty() {
+        return;
+    }
+    let mut table = Table::new([
+        ("NODE", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("STATE", Align::Left),
+        ("SINCE", Align::Right),
+        ("WEIGHT", Align::Right),
+        ("SHARE", Align::Right),
+        ("KEYS", Align::Right),
+        ("GUESTS", Align::Right),
+        ("MEMORY", Align::Right),
+        ("OPS/S", Align::Right),
+        ("", Align::Left),
+    ]);
+    let has_guests = report.nodes.iter().any(|node| node.vitals.as_ref().is_some_and(|vitals| vitals.guest_keys > 0));
+    let now_ms = now_ms();
+    for node in &report.nodes {
+        let of_vitals = |show: &dyn Fn(&Vitals) -> String| node.vitals.as_ref().map_or("-".to_owned(), show);
+        let since = match (node.since_ms, &node.vitals) {
+            (Some(since_ms), _) => age(Duration::from_millis(now_ms.saturating_sub(since_ms))),
+            // It has been up ever since it is known, so for as long as its redis runs at the most.
+            (None, Some(vitals)) if node.up => age(Duration::from_secs(vitals.uptime_s)),
+            _ => "-".to_owned(),
+        };
+        table.row([
+            node.name.clone(),
+            // Without a name of its own a node is named by its address.
+            if node.name == node.address { String::new() } else { node.address.clone() },
+            if node.up { "up" } else { "down" }.to_owned(),
+            since,
+            node.weight.to_string(),
+            percent(node.share),
+            of_vitals(&|vitals| vitals.keys.to_string()),
+            if has_guests { of_vitals(&|vitals| vitals.guest_keys.to_string()) } else { String::new() },
+            of_vitals(&|vitals| bytes(vitals.memory_bytes)),
+            of_vitals(&|vitals| vitals.ops_per_s.to_string()),
+            node.unreachable.as_ref().map_or_else(String::new, |reason| format!("unreachable: {reason}")),
+        ]);
+    }
+    output::line(format_args!("\n{table}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_info() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nuptime_in_seconds:9\r\nused_memory:1000\r\nmaxmemory:2000\r\n\
+                    instantaneous_ops_per_sec:7\r\nconnected_clients:2\r\n# Keyspace\r\ndb0:keys=5,expires=1,avg_ttl=0\r\n\
+                    db3:keys=2,expires=0,avg_ttl=0\r\ndb8:keys=4,expires=0,avg_ttl=0\r\n";
+        let expect = Vitals {
+            keys: 7,
+            guest_keys: 4,
+            memory_bytes: 1000,
+            maxmemory_bytes: 2000,
+            ops_per_s: 7,
+            clients: 2,
+            uptime_s: 9,
+            version: Some("7.0.15".to_owned()),
+        };
+        assert_eq!(vitals(info), expect);
+        assert_eq!(vitals("db0:what\nused_memory:-1\n:::"), Vitals::default());
+    }
+}
