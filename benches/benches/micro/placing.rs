@@ -1,0 +1,44 @@
+//! Which node a key belongs to, and what it takes to work that out for all of them.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use vrc_benches::{KEY_BYTES, node_map, numbered, topology};
+use vrc_cluster::topology::PlacementKind;
+
+const KINDS: [PlacementKind; 2] = [PlacementKind::Slots, PlacementKind::Legacy];
+/// Keys that take turns, so that no branch is learned by heart and the table is read all over.
+const KEYS: usize = 1_024;
+
+pub(crate) fn look_up(c: &mut Criterion) {
+    let mut group = c.benchmark_group("look-up");
+    group.throughput(Throughput::Bytes(KEY_BYTES as u64));
+    let keys: Vec<String> = numbered(KEYS).collect();
+    for kind in KINDS {
+        for nodes in [4, 100] {
+            let topology = topology(&node_map(nodes), kind);
+            let mut turn = 0;
+            group.bench_function(BenchmarkId::new(kind.to_string(), nodes), |b| {
+                b.iter(|| {
+                    turn = (turn + 1) % KEYS;
+                    topology.owner(topology.place(black_box(keys[turn].as_bytes())))
+                });
+            });
+        }
+    }
+    let topology = topology(&node_map(4), PlacementKind::Slots);
+    let key = "session:{user-1000}:cart";
+    group.throughput(Throughput::Bytes(key.len() as u64));
+    group.bench_function("slots-hash-tag/4", |b| b.iter(|| topology.owner(topology.place(black_box(key.as_bytes())))));
+}
+
+pub(crate) fn build(c: &mut Criterion) {
+    let mut group = c.benchmark_group("topology");
+    group.sample_size(20);
+    for kind in KINDS {
+        for nodes in [4, 16, 100, 1_000] {
+            let map = node_map(nodes);
+            group.bench_function(BenchmarkId::new(kind.to_string(), nodes), |b| b.iter(|| topology(black_box(&map), kind)));
+        }
+    }
+}
