@@ -9,11 +9,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::StreamExt;
 use redis::{AsyncConnectionConfig, RedisError, aio::MultiplexedConnection};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -27,6 +27,9 @@ use super::{
     Backoff, MasterUrl,
     held::{Held, Ignored},
 };
+
+/// Maps that may wait to be looked at: each is looked at in microseconds.
+const OFFERS_MAX: usize = 16;
 
 /// How a master is followed.
 #[derive(Debug, Clone)]
@@ -57,8 +60,12 @@ impl Default for WatchOptions {
 pub struct TopologyWatch {
     current: Arc<ArcSwap<Topology>>,
     changes: watch::Receiver<Epoch>,
+    trouble: Trouble,
     task: JoinHandle<()>,
 }
+
+/// What keeps the follower from the map, in an operator's words.
+type Trouble = Arc<ArcSwapOption<String>>;
 
 impl Drop for TopologyWatch {
     fn drop(&mut self) {
@@ -72,10 +79,22 @@ impl TopologyWatch {
         let empty = Topology::build(&NodeMap::new(), 0, &options.placement, now_ms());
         let current = Arc::new(ArcSwap::from_pointee(empty));
         let (changed, changes) = watch::channel(0);
-        let task = tokio::spawn(
-            Follower { master, options, current: current.clone(), changed, held: Held::default(), said: None }.run(),
-        );
-        TopologyWatch { current, changes, task }
+        let (offers, offered) = mpsc::channel(OFFERS_MAX);
+        let trouble = Trouble::default();
+        let follower =
+            Follower { master, options: options.clone(), offers, said: Complaint::default(), trouble: trouble.clone() };
+        let believer = Believer {
+            placement: options.placement,
+            held: Held::default(),
+            current: current.clone(),
+            changed,
+            said: Complaint::default(),
+        };
+        // Side by side, so that time goes on for the topology while the master is waited for.
+        let task = tokio::spawn(async move {
+            tokio::join!(follower.run(), believer.run(offered));
+        });
+        TopologyWatch { current, changes, trouble, task }
     }
 
     /// The topology as it is now.
@@ -98,16 +117,37 @@ impl TopologyWatch {
         // The sender lives as long as the task, and that as long as `self`.
         let _ = self.changes.clone().wait_for(|_| !self.current.load().nodes().is_empty()).await;
     }
+
+    /// What keeps it from following the master now, in an operator's words; the last map stands meanwhile.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.load().as_deref().cloned()
+    }
 }
 
+/// Says a thing once, not at every read for as long as it goes on.
+#[derive(Debug, Default)]
+struct Complaint(Option<String>);
+
+impl Complaint {
+    fn say(&mut self, text: String) {
+        if self.0.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+            self.0 = Some(text);
+        }
+    }
+
+    fn is_over(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Gets maps from the master.
 struct Follower {
     master: MasterUrl,
     options: WatchOptions,
-    current: Arc<ArcSwap<Topology>>,
-    changed: watch::Sender<Epoch>,
-    held: Held,
-    /// The last complaint, so that one that goes on is not repeated at every read.
-    said: Option<String>,
+    offers: mpsc::Sender<(NodeMap, Option<Epoch>)>,
+    said: Complaint,
+    trouble: Trouble,
 }
 
 /// Why a connection to the master was given up.
@@ -126,7 +166,8 @@ impl Follower {
         let mut backoff = Backoff::new(Duration::from_millis(50), self.options.reconnect_pause_max);
         loop {
             let Err(lost) = self.follow(&mut backoff).await;
-            self.complain(format!("cannot follow the master {}: {lost}; going on with what is known", self.master));
+            self.trouble.store(Some(Arc::new(lost.to_string())));
+            self.said.say(format!("cannot follow the master {}: {lost}; going on with what is known", self.master));
             sleep(backoff.pause()).await;
         }
     }
@@ -145,20 +186,18 @@ impl Follower {
         let mut commands = within(limit, client.get_multiplexed_async_connection_with_config(&config)).await?;
         self.read(&mut commands).await?;
         backoff.reset();
-        self.said = None;
+        self.said.is_over();
 
         let mut next_read = Instant::now() + self.options.read_every;
         loop {
-            let rebuild = self.until_rebuild();
             tokio::select! {
-                message = messages.next() => self.hear(message.ok_or(Lost::Closed)?.get_payload_bytes()),
+                message = messages.next() => self.hear(message.ok_or(Lost::Closed)?.get_payload_bytes()).await,
                 () = sleep_until(next_read) => {
                     // A subscription that is confirmed anew shows that messages still come through.
                     within(limit, sink.subscribe(CLIENT_BUS)).await?;
                     self.read(&mut commands).await?;
                     next_read = Instant::now() + self.options.read_every;
                 }
-                () = sleep(rebuild.unwrap_or(Duration::MAX)), if rebuild.is_some() => self.rebuild(),
             }
         }
     }
@@ -170,35 +209,71 @@ impl Follower {
         )
         .await?;
         match parse_fields(fields) {
-            Ok(map) => self.offer(map, epoch.and_then(|epoch| epoch.parse().ok())),
-            Err(error) => self.complain(format!("the node map in the master is not taken: {error}")),
+            Ok(map) => {
+                self.trouble.store(map.is_empty().then(|| Arc::new("it has no node map".to_owned())));
+                self.offer(map, epoch.and_then(|epoch| epoch.parse().ok())).await;
+            }
+            Err(error) => {
+                self.trouble.store(Some(Arc::new(error.clone())));
+                self.said.say(format!("the node map in the master is not taken: {error}"));
+            }
         }
         Ok(())
     }
 
-    fn hear(&mut self, payload: &[u8]) {
+    async fn hear(&mut self, payload: &[u8]) {
         match serde_json::from_slice(payload) {
-            Ok(ClientBusMessage::UpdateNodes { node_map, epoch }) => self.offer(node_map, epoch),
-            Err(error) => self.complain(format!("a message on {CLIENT_BUS} is not taken: {error}")),
+            Ok(ClientBusMessage::UpdateNodes { node_map, epoch }) => self.offer(node_map, epoch).await,
+            Err(error) => self.said.say(format!("a message on {CLIENT_BUS} is not taken: {error}")),
         }
     }
 
-    fn offer(&mut self, map: NodeMap, epoch: Option<Epoch>) {
+    async fn offer(&self, map: NodeMap, epoch: Option<Epoch>) {
+        // The other end lives in the same task.
+        let _ = self.offers.send((map, epoch)).await;
+    }
+}
+
+/// Holds the map that is believed, and keeps the topology what map and time make it.
+struct Believer {
+    placement: PlacementOptions,
+    held: Held,
+    current: Arc<ArcSwap<Topology>>,
+    changed: watch::Sender<Epoch>,
+    said: Complaint,
+}
+
+impl Believer {
+    async fn run(mut self, mut offers: mpsc::Receiver<(NodeMap, Option<Epoch>)>) {
+        loop {
+            let rebuild = self.until_rebuild();
+            tokio::select! {
+                offer = offers.recv() => match offer {
+                    Some((map, epoch)) => self.weigh(map, epoch),
+                    None => return,
+                },
+                () = sleep(rebuild.unwrap_or_default()), if rebuild.is_some() => self.rebuild(),
+            }
+        }
+    }
+
+    fn weigh(&mut self, map: NodeMap, epoch: Option<Epoch>) {
         match self.held.offer(map, epoch, now_ms()) {
             Ok(change) => {
                 let (known, up) = (self.held.map().len(), self.held.map().values().filter(|node| node.up).count());
                 tracing::info!(epoch = self.held.epoch(), "{up} of {known} nodes are up: {change}");
+                self.said.is_over();
                 self.rebuild();
             }
-            Err(Ignored::Same) => {}
+            Err(Ignored::Same) => self.said.is_over(),
             Err(why @ (Ignored::Older | Ignored::Empty | Ignored::NoEpoch)) => {
-                self.complain(format!("a node map (epoch {epoch:?}) is not taken: {why} ({})", self.held.epoch()));
+                self.said.say(format!("a node map (epoch {epoch:?}) is not taken: {why} ({})", self.held.epoch()));
             }
         }
     }
 
     fn rebuild(&mut self) {
-        let topology = Topology::build(self.held.map(), self.held.epoch(), &self.options.placement, now_ms());
+        let topology = Topology::build(self.held.map(), self.held.epoch(), &self.placement, now_ms());
         self.current.store(Arc::new(topology));
         self.changed.send_replace(self.held.epoch());
     }
@@ -206,13 +281,6 @@ impl Follower {
     /// How long until the topology changes with time alone.
     fn until_rebuild(&self) -> Option<Duration> {
         self.current.load().next_change_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms())))
-    }
-
-    fn complain(&mut self, text: String) {
-        if self.said.as_ref() != Some(&text) {
-            tracing::warn!("{text}");
-            self.said = Some(text);
-        }
     }
 }
 
