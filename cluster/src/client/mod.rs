@@ -1,10 +1,14 @@
-//! The small client: what talks to the master redis.
+//! The small client: what talks to the master redis, and what tells programs which node to talk to.
 
 mod backoff;
+mod cluster_client;
 mod held;
 mod master;
+mod node;
 mod watch;
 
 pub use backoff::Backoff;
+pub use cluster_client::{ClientOptions, ClusterClient, NotReady, Shard, ShardError};
 pub use master::{MasterUrl, MasterUrlError};
+pub use node::node_client;
 pub use watch::{TopologyWatch, WatchOptions};

@@ -135,7 +135,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn frame(bytes: &[u8]) -> Result<Option<(Vec<Vec<u8>>, usize)>, ProtocolError> {
+    /// A request's arguments, and how many bytes it took.
+    type Framed = (Vec<Vec<u8>>, usize);
+
+    fn frame(bytes: &[u8]) -> Result<Option<Framed>, ProtocolError> {
         let mut framer = RequestFramer::default();
         Ok(match framer.advance(bytes)? {
             Some(Frame::Multibulk(len)) => {
