@@ -155,8 +155,8 @@ impl Driver {
             Action::Disconnect { link, .. } => _ = self.links.remove(&link),
             Action::Ping { link, .. } => self.tell(link, Command::Ping),
             Action::Flush { link, flush, scope, .. } => self.tell(link, Command::Flush { flush, scope }),
-            Action::Lease { request, token, previous, ttl_ms } => {
-                self.ask(Request::Lease { request, token, previous, ttl_ms });
+            Action::Lease { request, instance, term, ttl_ms } => {
+                self.ask(Request::Lease { request, instance, term, ttl_ms });
             }
             Action::ReadMap { request } => self.ask(Request::Read { request }),
             Action::Write(write) => self.ask(Request::Write(write)),

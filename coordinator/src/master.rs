@@ -11,7 +11,7 @@ use vrc_cluster::{
         AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage, EPOCH_KEY, EPOCH_MAX, Epoch, LEASE_KEY, NODE_SET_KEY, Node,
         NodeMap,
     },
-    membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer},
+    membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ const RELEASE: &str = include_str!("scripts/release.lua");
 /// What is wanted of the master.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Lease { request: RequestId, token: String, previous: Option<String>, ttl_ms: u64 },
+    Lease { request: RequestId, instance: String, term: u64, ttl_ms: u64 },
     Read { request: RequestId },
     Write(MapWrite),
     Release { token: String, done: oneshot::Sender<()> },
@@ -122,10 +122,10 @@ impl Master {
 
 async fn perform(commands: &mut MultiplexedConnection, request: Request) -> RedisResult<Option<Event>> {
     match request {
-        Request::Lease { request, token, previous, ttl_ms } => {
+        Request::Lease { request, instance, term, ttl_ms } => {
             let mut eval = redis::cmd("EVAL");
             eval.arg(LEASE).arg(3).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY);
-            eval.arg(token).arg(previous.unwrap_or_default()).arg(ttl_ms);
+            eval.arg(lease_token(&instance, term)).arg(ttl_ms);
             let answer: Vec<String> = eval.query_async(commands).await?;
             let answer = lease_answer(&answer).ok_or_else(|| nonsense("lease", &answer))?;
             Ok(Some(Event::Leased { request, answer }))
@@ -199,7 +199,8 @@ fn write_command(write: &MapWrite) -> RedisResult<redis::Cmd> {
     let set: Vec<(&String, &Node)> = write.changed.iter().filter_map(|name| Some((name, write.map.get(name)?))).collect();
     let mut eval = redis::cmd("EVAL");
     eval.arg(WRITE).arg(3).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY);
-    eval.arg(&write.token).arg(write.epoch).arg(u8::from(write.replace)).arg(CLIENT_BUS).arg(json(&message)?).arg(set.len());
+    let expected = write.expected.map_or_else(|| "any".to_owned(), |nodes| nodes.to_string());
+    eval.arg(&write.token).arg(write.epoch).arg(expected).arg(CLIENT_BUS).arg(json(&message)?).arg(set.len());
     for (name, node) in set {
         eval.arg(name).arg(json(node)?);
     }

@@ -7,7 +7,7 @@ use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, Red
 use tokio::sync::mpsc;
 use vrc_cluster::{
     contract::{CLIENT_DATABASES, COORDINATION_KEYS, Endpoint},
-    membership::{Event, FlushId, LinkId, Scope},
+    membership::{Event, FlushId, LinkId, Loss, Scope, Server},
 };
 
 use crate::redis_link::{RedisLink, describe, who_is, within};
@@ -46,19 +46,19 @@ impl Link {
                     name: self.name,
                     link: self.link,
                     reason: "the connection was lost".to_owned(),
-                    timed_out: false,
+                    loss: Loss::Broken,
                 }
             }
             Err(error) => {
-                let (reason, timed_out) = describe(&error);
-                Event::LinkLost { name: self.name, link: self.link, reason, timed_out }
+                let (reason, loss) = describe(&error);
+                Event::LinkLost { name: self.name, link: self.link, reason, loss }
             }
         };
         // Fails only when the coordinator is gone.
         let _ = events.send(lost).await;
     }
 
-    async fn open(&self) -> RedisResult<(RedisLink, vrc_cluster::membership::Server)> {
+    async fn open(&self) -> RedisResult<(RedisLink, Server)> {
         let client = client(&self.endpoint)?;
         within(self.timeout, async {
             let mut redis = RedisLink::open(&client, self.timeout).await?;

@@ -7,7 +7,7 @@ use redis::{
     AsyncConnectionConfig, Client, RedisError, RedisResult,
     aio::{MultiplexedConnection, PubSubSink, PubSubStream},
 };
-use vrc_cluster::membership::Server;
+use vrc_cluster::membership::{Loss, Server};
 
 /// A connection for commands, and beside it one that is only watched: the first tells that it is lost only when it is used next.
 /// The second is a pub/sub connection, subscribed to nothing, the one kind that can be waited on with every version of redis.
@@ -61,18 +61,17 @@ fn server(info: &str) -> Option<Server> {
     })
 }
 
-/// An error in an operator's words, and whether nobody answered rather than somebody refusing.
-pub(crate) fn describe(error: &RedisError) -> (String, bool) {
+/// An error in an operator's words, and what it says of the connection.
+pub(crate) fn describe(error: &RedisError) -> (String, Loss) {
     let io_kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     match io_kind {
-        Some(io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), false),
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof) => {
-            ("connection lost".to_owned(), false)
-        }
+        Some(io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), Loss::Refused),
         Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown) => {
-            (error.to_string(), true)
+            (error.to_string(), Loss::Silent)
         }
-        _ => (error.to_string(), error.is_timeout()),
+        _ if error.is_timeout() => (error.to_string(), Loss::Silent),
+        _ if error.is_connection_dropped() => ("the connection was lost".to_owned(), Loss::Broken),
+        _ => (error.to_string(), Loss::Refused),
     }
 }
 

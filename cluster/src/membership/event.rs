@@ -94,8 +94,8 @@ pub enum Event {
         link: LinkId,
         /// What was seen.
         reason: String,
-        /// Nothing answered in time, rather than somebody refusing.
-        timed_out: bool,
+        /// How it was lost.
+        loss: Loss,
     },
     /// The node answered PING.
     Ponged {
@@ -133,6 +133,17 @@ pub enum Event {
     Shutdown,
 }
 
+/// How a connection was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nobody listens there, or who does will not have us.
+    Refused,
+    /// It was closed or reset. A process that died does that, but not it alone.
+    Broken,
+    /// Nobody answered in time: perhaps our own network fails.
+    Silent,
+}
+
 /// A redis process, as `INFO server` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -142,6 +153,11 @@ pub struct Server {
     pub version: Option<String>,
     /// How long it has been running.
     pub uptime_ms: Option<u64>,
+}
+
+/// What the lease's key holds, and every write names.
+pub fn lease_token(instance: &str, term: u64) -> String {
+    format!("{instance}:{term}")
 }
 
 /// What the lease script found.
@@ -170,7 +186,7 @@ pub enum WriteAnswer {
     Done,
     /// Nothing: the lease is not ours.
     Fenced,
-    /// Nothing: the epoch that stands is not smaller.
+    /// Nothing: the epoch that stands is not smaller, or the hash is not what it was taken for.
     Stale {
         /// That epoch.
         stored: Epoch,
@@ -229,14 +245,15 @@ pub enum Action {
         /// What.
         scope: Scope,
     },
-    /// Take the lease or renew it: if the key is absent, holds `token`, or holds `previous`, it is to hold `token`.
+    /// Take the lease or renew it: if the key is absent, or holds a token of this instance and of no later term, it is to hold
+    /// the token of this term. So whatever was sent in the name of an earlier one is fenced from then on.
     Lease {
         /// The request's number.
         request: RequestId,
-        /// Who we are now.
-        token: String,
-        /// Who we were before, so that whatever was sent in that name is fenced from now on.
-        previous: Option<String>,
+        /// Who we are. Has no colon.
+        instance: String,
+        /// Which of our tokens it is to be.
+        term: u64,
         /// The key's time to live.
         ttl_ms: u64,
     },
@@ -265,8 +282,9 @@ pub struct MapWrite {
     pub token: String,
     /// The new epoch.
     pub epoch: Epoch,
-    /// Empty the hash first: what stands there is not known.
-    pub replace: bool,
+    /// How many fields the hash must have, or else nothing is done; `None` where what stands there is not known, and
+    /// the hash is to be emptied first.
+    pub expected: Option<usize>,
     /// Fields to set, by name; their values are in `map`.
     pub changed: Vec<String>,
     /// Fields to remove.

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::{
-    event::{Action, FlushId, LinkId, Now, Scope, Server},
+    event::{Action, FlushId, LinkId, Loss, Now, Scope, Server},
     notice::{Notice, What},
     options::{
-        FLUSH_PAUSE_MAX_MS, FLUSH_PAUSE_MS, LINK_PAUSE_MAX_MS, LINK_PAUSE_MS, REFUSED_PAUSE_MS, SUSPECT_PAUSE_MS, UPTIME_SLACK_MS,
+        FLUSH_PAUSE_MAX_MS, FLUSH_PAUSE_MS, LINK_PAUSE_MAX_MS, LINK_PAUSE_MS, RECHECKS_MAX, REFUSED_PAUSE_MS, SUSPECT_PAUSE_MS,
+        UPTIME_SLACK_MS,
     },
     status::{NodeState, NodeStatus},
 };
@@ -39,6 +40,8 @@ pub(super) enum Cause {
     AgentSilent,
     Leaving,
     IsMaster,
+    /// A map that was lost may have shown it down.
+    Uncertain,
 }
 
 impl Cause {
@@ -69,6 +72,7 @@ impl std::fmt::Display for Cause {
             Cause::AgentSilent => write!(f, "its agent is silent"),
             Cause::Leaving => write!(f, "it leaves in good order"),
             Cause::IsMaster => write!(f, "it is the master itself"),
+            Cause::Uncertain => write!(f, "a map that was lost with the master may have shown it down, so it is emptied"),
         }
     }
 }
@@ -103,8 +107,6 @@ pub(super) struct OpenLink {
     unanswered: Option<Unanswered>,
     /// A PING is on its way.
     in_flight: bool,
-    /// A PING was answered on this connection.
-    proven: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -137,25 +139,27 @@ pub(super) struct Member {
     run_id: Option<String>,
     state_change_unix_ms: u64,
     /// `state_change_unix_ms` as published, for a down that is taken back.
-    published_change_unix_ms: u64,
+    pub(super) published_change_unix_ms: u64,
     last_ping_unix_ms: Option<u64>,
     pub(super) standing: Standing,
     pub(super) published: Published,
     /// It is to stand in the map.
     pub(super) listed: bool,
     announced_at_ms: Option<u64>,
-    /// It left, or its agent said that it died: it is not back until its agent says so.
-    gone_until_announced: bool,
+    /// Its agent said that it died or leaves: it is not back until its agent says so.
+    gone: Option<Cause>,
     /// A run id in an announcement that was already checked against ours.
     contested: Option<String>,
     pub(super) refused: bool,
     link: Link,
     link_failures: u32,
+    /// Connections that were lost and opened anew since a PING was last answered.
+    rechecks: u32,
     last_trouble: Option<String>,
     flush: Option<Flush>,
     flush_failures: u32,
     flush_at_ms: u64,
-    /// When a map that showed it up, or down, was acknowledged.
+    /// When a map that first showed it as it is shown, or did not show it, was acknowledged; 0 for a node that no map ever showed.
     pub(super) shown_at_ms: u64,
     guest_covered: u64,
     strikes: u32,
@@ -193,11 +197,12 @@ impl Member {
             published: Published::Absent,
             listed: false,
             announced_at_ms: None,
-            gone_until_announced: false,
+            gone: None,
             contested: None,
             refused: false,
             link: Link::Idle { retry_at_ms: 0 },
             link_failures: 0,
+            rechecks: 0,
             last_trouble: None,
             flush: None,
             flush_failures: 0,
@@ -247,11 +252,11 @@ impl Member {
         self.published = Published::Up;
         self.standing = Standing::Up { since_ms: now.mono_ms, doubt_until_ms: Some(now.mono_ms + book.options.ping_timeout_ms) };
         if tainted {
-            self.take_down(Cause::Gone("it may have been shown down before the master failed".to_owned()), now, book);
+            self.take_down(Cause::Uncertain, now, book);
             return;
         }
-        if self.gone_until_announced {
-            self.take_down(Cause::Leaving, now, book);
+        if let Some(cause) = self.gone.clone() {
+            self.take_down(cause, now, book);
             return;
         }
         match &self.link {
@@ -311,7 +316,7 @@ impl Member {
     pub(super) fn hear(&mut self, announcement: &Announcement, now: Now, book: &mut Book) {
         self.announced_at_ms = Some(now.mono_ms);
         self.last_ping_unix_ms = Some(now.unix_ms);
-        self.gone_until_announced = false;
+        self.gone = None;
         if !book.leading && self.listed {
             return;
         }
@@ -360,7 +365,7 @@ impl Member {
         {
             return;
         }
-        self.gone_until_announced = true;
+        self.gone = Some(cause.clone());
         self.flush = None;
         self.drop_link(now, book);
         if self.is_up() && book.leading {
@@ -403,7 +408,6 @@ impl Member {
             pinged_at_ms: now.mono_ms,
             unanswered: None,
             in_flight: false,
-            proven: false,
         });
         if book.leading {
             self.meet(&server, now, book);
@@ -419,29 +423,27 @@ impl Member {
             Some(run_id) => *run_id == server.run_id,
             None => self.published == Published::Up && self.ran_when_last_seen(server, now),
         };
-        let revocable = match &self.standing {
-            Standing::Up { .. } => true,
-            Standing::Down { cause, .. } => {
-                cause.revocable() && self.published == Published::Up && self.listed && !book.being_shown_down(&self.name)
-            }
-        };
-        match (same, self.is_up()) {
-            (true, _) if revocable => {
-                // The very process that the map shows up, and nobody was told otherwise: it has lost nothing and missed nothing.
-                let since_ms = match self.standing {
-                    Standing::Up { since_ms, .. } | Standing::Down { since_ms, .. } => since_ms,
-                };
-                self.standing = Standing::Up { since_ms, doubt_until_ms: None };
+        match &mut self.standing {
+            Standing::Up { doubt_until_ms, .. } if same => *doubt_until_ms = None,
+            Standing::Up { .. } => return self.take_down(Cause::Restarted, now, book),
+            // The very process that the map shows up, and nobody was told otherwise: it has lost nothing and missed nothing.
+            Standing::Down { since_ms, cause }
+                if same
+                    && cause.revocable()
+                    && self.listed
+                    && self.published == Published::Up
+                    && !book.being_shown_down(&self.name) =>
+            {
+                self.standing = Standing::Up { since_ms: *since_ms, doubt_until_ms: None };
                 self.state_change_unix_ms = self.published_change_unix_ms;
                 book.unchanged(&self.name);
-                if self.run_id.is_none() || self.shown_endpoint != self.endpoint {
-                    self.run_id = Some(server.run_id.clone());
-                    self.shown_endpoint = self.endpoint.clone();
-                    book.changed(&self.name, What::Altered, now);
-                }
             }
-            (false, true) => self.take_down(Cause::Restarted, now, book),
-            _ => {}
+            Standing::Down { .. } => return,
+        }
+        if self.run_id.is_none() || self.shown_endpoint != self.endpoint {
+            self.run_id = Some(server.run_id.clone());
+            self.shown_endpoint = self.endpoint.clone();
+            book.changed(&self.name, What::Altered, now);
         }
     }
 
@@ -468,35 +470,35 @@ impl Member {
         }
     }
 
-    pub(super) fn link_lost(&mut self, link: LinkId, reason: String, timed_out: bool, now: Now, book: &mut Book) {
-        let proven = match &self.link {
-            Link::Open(open) if open.link == link => open.proven,
-            Link::Opening { link: ours, .. } if *ours == link => false,
+    pub(super) fn link_lost(&mut self, link: LinkId, reason: String, loss: Loss, now: Now, book: &mut Book) {
+        match &self.link {
+            Link::Open(OpenLink { link: ours, .. }) | Link::Opening { link: ours, .. } if *ours == link => {}
             _ => return,
-        };
+        }
         if self.flush.as_ref().is_some_and(|flush| flush.join) {
             self.flush_refused(format!("the connection was lost: {reason}"), now, book);
         }
-        self.trouble(reason, timed_out, proven, now, book);
+        self.trouble(reason, loss, now, book);
     }
 
-    /// Its connection is gone. Where it had proved good, a new one is tried before anything is concluded: a redis that died
-    /// refuses it at once, so this costs a round trip, and a connection that was merely cut costs nobody anything.
-    fn trouble(&mut self, reason: String, timed_out: bool, proven: bool, now: Now, book: &mut Book) {
+    /// Its connection is gone. One that was broken is tried anew before anything is concluded: a redis that died refuses
+    /// at once, so this costs a round trip, and a connection that was merely cut costs nobody anything.
+    fn trouble(&mut self, reason: String, loss: Loss, now: Now, book: &mut Book) {
         self.last_trouble = Some(reason.clone());
         self.drop_flush();
         self.link = Link::Idle { retry_at_ms: now.mono_ms };
         if self.is_up() && book.leading {
-            if proven && !timed_out {
+            if loss == Loss::Broken && self.rechecks < RECHECKS_MAX {
+                self.rechecks += 1;
                 self.look_again(now, book);
             } else {
-                let cause = if timed_out { Cause::Silent(reason) } else { Cause::Gone(reason) };
+                let cause = if loss == Loss::Silent { Cause::Silent(reason) } else { Cause::Gone(reason) };
                 self.take_down(cause, now, book);
                 self.back_off(now);
             }
             return;
         }
-        if self.recently_announced(now, book) && !self.gone_until_announced && self.link_failures == 3 {
+        if self.recently_announced(now, book) && self.gone.is_none() && self.link_failures == 3 {
             book.notice(Notice::Unreachable { name: self.name.clone(), reason });
         }
         self.back_off(now);
@@ -525,7 +527,7 @@ impl Member {
         {
             open.in_flight = false;
             open.unanswered = None;
-            open.proven = true;
+            self.rechecks = 0;
             open.ping_at_ms = (open.pinged_at_ms + book.options.ping_interval_ms).max(now.mono_ms);
         }
     }
@@ -544,10 +546,11 @@ impl Member {
 
     pub(super) fn flushed(&mut self, id: FlushId, now: Now, book: &mut Book) {
         let Some(flush) = self.flush.take_if(|flush| flush.id == id) else { return };
-        self.guest_covered = self.guest_covered.max(flush.covers);
         if !flush.join {
+            self.guest_covered = self.guest_covered.max(flush.covers);
             return;
         }
+        // It empties the guest databases too, but was not timed for the nodes that may be going down just now.
         let Link::Open(open) = &mut self.link else { return };
         // It was busy and not asked meanwhile.
         open.unanswered = None;
@@ -623,7 +626,7 @@ impl Member {
         let now_ms = now.mono_ms;
         match &mut self.link {
             Link::Idle { retry_at_ms } if *retry_at_ms <= now_ms => {
-                let wanted = !self.gone_until_announced && self.recently_announced(now, book);
+                let wanted = self.gone.is_none() && self.recently_announced(now, book);
                 if self.is_up() || self.published == Published::Up || wanted {
                     self.connect(book.options.ping_timeout_ms, now, book);
                 }
@@ -634,7 +637,7 @@ impl Member {
                     let link = *link;
                     book.push(Action::Disconnect { name: self.name.clone(), link });
                     let reason = self.last_trouble.take().unwrap_or_else(|| "no answer to a new connection".to_owned());
-                    self.trouble(reason, true, false, now, book);
+                    self.trouble(reason, Loss::Silent, now, book);
                 }
             }
             Link::Open(open) => {
@@ -650,9 +653,9 @@ impl Member {
                         Some(error) => format!("answers PING with an error: {error}"),
                         None => format!("no answer to PING for {} ms", now_ms - unanswered.since_ms),
                     };
-                    let timed_out = unanswered.error.is_none();
+                    let loss = if unanswered.error.is_none() { Loss::Silent } else { Loss::Refused };
                     self.drop_link(now, book);
-                    self.trouble(reason, timed_out, false, now, book);
+                    self.trouble(reason, loss, now, book);
                 } else if !open.in_flight && open.ping_at_ms <= now_ms {
                     open.ping(&self.name, now, book);
                 }
@@ -685,7 +688,7 @@ impl Member {
             self.back_off(now);
             self.take_down(Cause::Silent(reason), now, book);
         }
-        if let Some(since_ms) = book.bus_up_since_ms {
+        if let Some(since_ms) = book.bus_up_since_ms.filter(|_| book.master_up) {
             let heard_ms = self.announced_at_ms.unwrap_or(0).max(since_ms);
             if now_ms >= heard_ms + book.options.agent_timeout_ms {
                 if self.is_up() {
@@ -720,12 +723,14 @@ impl Member {
             && !self.is_up()
             && !self.refused
             && self.flush.is_none()
-            && !self.gone_until_announced
-            // What readers were told to take from others must not be written here any more: the map that says so stands.
+            && self.gone.is_none()
+            // What readers were told to take from others must not be written here any more: the map that says so stands. A new
+            // leader's first map says it of every node that some lost map may have shown up.
             && self.published != Published::Up
+            && !book.rewrite
             && self.recently_announced(now, book);
-        let settled_ms = if self.published == Published::Down { self.shown_at_ms + book.options.settle_ms } else { 0 };
-        ready.then(|| settled_ms.max(self.held_until_ms).max(self.flush_at_ms))
+        let since_ms = self.shown_at_ms.max(book.rewritten_at_ms);
+        ready.then(|| (since_ms + book.options.settle_ms).max(self.held_until_ms).max(self.flush_at_ms))
     }
 
     /// Whether its guest databases were flushed late enough for the nodes that go down.
@@ -829,7 +834,7 @@ impl Member {
             Standing::Up { doubt_until_ms: Some(_), .. } => (NodeState::Doubtful, self.last_trouble.clone()),
             Standing::Up { .. } => (NodeState::Up, None),
             Standing::Down { .. } if self.refused => (NodeState::Refused, Some(Cause::IsMaster.to_string())),
-            Standing::Down { cause: Cause::Leaving, .. } if self.gone_until_announced => (NodeState::Left, None),
+            Standing::Down { .. } if self.gone == Some(Cause::Leaving) => (NodeState::Left, None),
             Standing::Down { .. } if self.flush.is_some() => (NodeState::Joining, None),
             Standing::Down { .. } if self.held_until_ms > now.mono_ms && matches!(self.link, Link::Open(_)) => {
                 (NodeState::HeldBack, Some(format!("went down {} times", self.strikes)))

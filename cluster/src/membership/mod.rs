@@ -25,9 +25,14 @@ mod notice;
 mod options;
 mod status;
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use event::{Action, Event, FlushId, LeaseAnswer, LinkId, MapWrite, Now, RequestId, Scope, Server, WriteAnswer};
+pub use event::{
+    Action, Event, FlushId, LeaseAnswer, LinkId, Loss, MapWrite, Now, RequestId, Scope, Server, WriteAnswer, lease_token,
+};
 use member::{Cause, Member, Published};
 pub use notice::{Change, Level, Notice, What};
 pub use options::{NAME_LEN_MAX, NODES_MAX, Options, STEP_AT_LEAST_EVERY_MS, WEIGHTS};
@@ -68,6 +73,8 @@ pub(crate) struct Book {
     pending: BTreeMap<String, Pending>,
     /// What stands in the master is not known to be `base`.
     rewrite: bool,
+    /// When it was last written there whole: what no earlier map is known of may have been in use until then.
+    rewritten_at_ms: u64,
     writing: Option<Writing>,
     /// Nodes that a write of unknown outcome showed down, and the greatest epoch of such a write.
     tainted: BTreeSet<String>,
@@ -112,6 +119,8 @@ struct Lease {
     until_ms: u64,
     next_at_ms: u64,
     asked: Option<(RequestId, u64)>,
+    /// Maps may have been published that were not heard.
+    missed: bool,
     /// A read of the map for memory's sake, as a standby.
     remembering: Option<RequestId>,
     /// Connections to nodes are kept: we lead, or may lead again in a moment.
@@ -180,6 +189,7 @@ impl Membership {
                 guest_need: 0,
                 pending: BTreeMap::new(),
                 rewrite: false,
+                rewritten_at_ms: 0,
                 writing: None,
                 tainted: BTreeSet::new(),
                 tainted_epoch: 0,
@@ -194,6 +204,7 @@ impl Membership {
                 until_ms: 0,
                 next_at_ms: 0,
                 asked: None,
+                missed: true,
                 remembering: None,
                 watching: false,
                 told: None,
@@ -240,8 +251,8 @@ impl Membership {
         }
     }
 
-    fn token(&self, term: u64) -> String {
-        format!("{}:{term}", self.instance)
+    fn token(&self) -> String {
+        lease_token(&self.instance, self.lease.term)
     }
 
     // ---- what happened ----
@@ -256,7 +267,9 @@ impl Membership {
                 if let Some(since_ms) = &mut self.book.bus_up_since_ms {
                     *since_ms = now.mono_ms;
                 }
-                self.book.notice(Notice::StoodStill { gap_ms });
+                if gap_ms > options::OWN_PAUSE_TOLD_MS {
+                    self.book.notice(Notice::StoodStill { gap_ms });
+                }
             }
         }
         self.last_step = Some(now);
@@ -269,7 +282,10 @@ impl Membership {
             Event::Tick => {}
             Event::MasterUp { run_id } => self.master_up(run_id, now),
             Event::MasterDown { reason } => self.master_down(reason, now),
-            Event::BusUp => self.book.bus_up_since_ms = Some(now.mono_ms),
+            Event::BusUp => {
+                self.book.bus_up_since_ms = Some(now.mono_ms);
+                self.lease.missed = true;
+            }
             Event::BusDown => self.book.bus_up_since_ms = None,
             Event::Leased { request, answer } => self.leased(request, answer, now),
             Event::MapRead { request, map, epoch } => self.map_read(request, map, epoch, now),
@@ -280,8 +296,8 @@ impl Membership {
             Event::LinkOpened { name, link, server } => {
                 self.with(&name, |member, book| member.link_opened(link, server, now, book))
             }
-            Event::LinkLost { name, link, reason, timed_out } => {
-                self.with(&name, |member, book| member.link_lost(link, reason, timed_out, now, book));
+            Event::LinkLost { name, link, reason, loss } => {
+                self.with(&name, |member, book| member.link_lost(link, reason, loss, now, book));
             }
             Event::Ponged { name, link } => self.with(&name, |member, book| member.ponged(link, now, book)),
             Event::PingRefused { name, link, reason } => {
@@ -308,25 +324,25 @@ impl Membership {
         self.book.master_up = true;
         self.book.master_run_id = run_id;
         self.book.touched = true;
+        // What agents said meanwhile was not heard.
+        if let Some(since_ms) = &mut self.book.bus_up_since_ms {
+            *since_ms = now.mono_ms;
+        }
         self.lease.next_at_ms = now.mono_ms;
     }
 
     fn master_down(&mut self, reason: String, now: Now) {
         self.book.master_up = false;
         self.book.touched = true;
-        self.lease.asked = None;
-        self.lease.remembering = None;
-        if matches!(self.lease.role, Role::Reading(_)) {
-            self.lease.role = Role::Standby;
-        }
+        self.lease.missed |= self.lease.remembering.take().is_some();
         self.book.notice(Notice::MasterLost { reason });
-        if self.book.writing.is_some() {
-            self.doubt_write(now);
-        }
+        self.begin_term(now);
     }
 
-    /// The outcome of the write that is under way will not be known. Under a new token it can no longer land after we have looked.
-    fn doubt_write(&mut self, now: Now) {
+    /// The outcome of what is under way will not be known: a write may have landed or may yet, the lease may have been lost and
+    /// taken anew behind our back. Under a new token nothing of it can happen once the map has been read again.
+    fn begin_term(&mut self, now: Now) {
+        self.lease.asked = None;
         if let Some(writing) = self.book.writing.take() {
             let shown_down = writing.map.values().filter(|node| !node.up).map(|node| node.name.clone());
             let newly = shown_down.filter(|name| self.book.base.get(name).is_none_or(|node| node.up));
@@ -335,6 +351,7 @@ impl Membership {
         }
         self.lease.term += 1;
         self.lease.role = Role::Standby;
+        self.lease.until_ms = 0;
         self.lease.next_at_ms = now.mono_ms + self.book.options.lease_interval_ms;
     }
 
@@ -393,7 +410,8 @@ impl Membership {
             self.lease.told = Some(false);
             self.book.touched = true;
         }
-        if self.lease.remembering.is_none() && self.book.base_epoch == 0 {
+        if self.lease.remembering.is_none() && self.lease.missed {
+            self.lease.missed = false;
             let request = self.book.id();
             self.lease.remembering = Some(request);
             self.book.push(Action::ReadMap { request });
@@ -428,6 +446,8 @@ impl Membership {
     fn lead(&mut self, map: NodeMap, stored: Epoch, now: Now) {
         let same = stored == self.book.base_epoch && map.len() == self.book.base.len();
         let from_memory = !self.remember(map, stored) && !same && !self.book.base.is_empty();
+        // There was a later map, which is gone from here and from there: what it said of the nodes is not known.
+        let behind = from_memory && stored > self.book.base_epoch;
         // A write of ours that was in doubt did land if the master has its epoch; else it was lost with the master, or is fenced.
         let tainted = if stored >= self.book.tainted_epoch { BTreeSet::new() } else { std::mem::take(&mut self.book.tainted) };
         self.book.tainted.clear();
@@ -445,11 +465,17 @@ impl Membership {
             self.members.entry(name.clone()).or_insert_with(|| Member::read(name, node, now));
         }
         for (name, member) in &mut self.members {
-            member.rebase(base.get(name), tainted.contains(name), now, book);
+            member.rebase(base.get(name), behind || tainted.contains(name), now, book);
         }
         book.base = base;
         book.notice(Notice::Leads { nodes: book.base.len(), epoch: book.base_epoch, from_memory });
         self.lease.told = Some(true);
+        if from_memory && !behind {
+            // At once, and as it was: this says nothing new to readers, and another coordinator that missed the last maps
+            // must not come to lead while the master is empty.
+            let map = self.book.base.clone();
+            self.send(map, Vec::new(), true, now);
+        }
     }
 
     fn wrote(&mut self, request: RequestId, answer: WriteAnswer, now: Now) {
@@ -475,7 +501,9 @@ impl Membership {
     fn written(&mut self, writing: Writing, now: Now) {
         let Writing { epoch, map, changes, .. } = writing;
         let book = &mut self.book;
-        book.rewrite = false;
+        if std::mem::take(&mut book.rewrite) {
+            book.rewritten_at_ms = now.mono_ms;
+        }
         book.touched = true;
         for (name, member) in &mut self.members {
             let published = match map.get(name) {
@@ -483,6 +511,9 @@ impl Membership {
                 Some(node) if node.up => Published::Up,
                 Some(_) => Published::Down,
             };
+            if let Some(node) = map.get(name) {
+                member.published_change_unix_ms = node.state_change_time;
+            }
             if published != member.published {
                 member.published = published;
                 member.shown_at_ms = now.mono_ms;
@@ -503,16 +534,12 @@ impl Membership {
     }
 
     fn request_failed(&mut self, request: RequestId, reason: String, now: Now) {
-        let retry_ms = now.mono_ms + self.book.options.lease_interval_ms;
-        if self.lease.asked.take_if(|(asked, _)| *asked == request).is_some() {
-            self.lease.next_at_ms = retry_ms;
-        } else if self.lease.role == Role::Reading(request) {
-            self.lease.role = Role::Standby;
-            self.lease.next_at_ms = retry_ms;
-        } else if self.lease.remembering == Some(request) {
-            self.lease.remembering = None;
-        } else if self.book.writing.as_ref().is_some_and(|writing| writing.request == request) {
-            self.doubt_write(now);
+        let asked = self.lease.asked.is_some_and(|(asked, _)| asked == request);
+        let written = self.book.writing.as_ref().is_some_and(|writing| writing.request == request);
+        if asked || written || self.lease.role == Role::Reading(request) {
+            self.begin_term(now);
+        } else if self.lease.remembering.take_if(|reading| *reading == request).is_some() {
+            self.lease.missed = true;
         } else {
             return;
         }
@@ -575,7 +602,7 @@ impl Membership {
         for member in self.members.values_mut() {
             member.stand_down(now, &mut self.book);
         }
-        let token = self.token(self.lease.term);
+        let token = self.token();
         self.book.push(Action::Release { token });
         self.book.leading = false;
         self.book.touched = true;
@@ -622,11 +649,10 @@ impl Membership {
         }
         let request = self.book.id();
         self.lease.asked = Some((request, now.mono_ms));
-        let term = self.lease.term;
         self.book.push(Action::Lease {
             request,
-            token: self.token(term),
-            previous: (term > 1).then(|| self.token(term - 1)),
+            instance: self.instance.clone(),
+            term: self.lease.term,
             ttl_ms: self.book.options.lease_ms,
         });
     }
@@ -678,6 +704,10 @@ impl Membership {
         if self.book.writing.is_some() || (self.book.pending.is_empty() && !self.book.rewrite) {
             return;
         }
+        // If the lease turns out to have been lost and gained anew, somebody may have changed the map in between.
+        if self.lease.asked.is_some() {
+            return;
+        }
         let goes_down = self.members.values().any(Member::goes_down);
         let unflushed = |member: &Member| member.is_up() && !member.guests_flushed(&self.book);
         if goes_down && self.book.options.guest_databases && self.members.values().any(unflushed) {
@@ -706,10 +736,12 @@ impl Membership {
                 changes.push((name, pending.what, pending.since_ms));
             }
         }
-        let replace = self.book.rewrite;
-        if changes.is_empty() && !replace {
-            return;
+        if !changes.is_empty() || self.book.rewrite {
+            self.send(map, changes, self.book.rewrite, now);
         }
+    }
+
+    fn send(&mut self, map: NodeMap, changes: Vec<(String, What, u64)>, replace: bool, now: Now) {
         let (changed, removed) = if replace {
             (map.keys().cloned().collect(), Vec::new())
         } else {
@@ -718,8 +750,9 @@ impl Membership {
         let request = self.book.id();
         let epoch = (self.book.epoch + 1).max(now.unix_ms.min(EPOCH_MAX / 2));
         self.book.epoch = epoch;
-        let token = self.token(self.lease.term);
-        self.book.push(Action::Write(MapWrite { request, token, epoch, replace, changed, removed, map: map.clone() }));
+        let token = self.token();
+        let expected = (!replace).then_some(self.book.base.len());
+        self.book.push(Action::Write(MapWrite { request, token, epoch, expected, changed, removed, map: map.clone() }));
         self.book.writing = Some(Writing { request, epoch, map, changes });
     }
 }

@@ -65,10 +65,14 @@ pub(super) const FLUSH_PAUSE_MS: u64 = 200;
 pub(super) const FLUSH_PAUSE_MAX_MS: u64 = 10_000;
 /// A node that turned out to be the master is looked at again after this.
 pub(super) const REFUSED_PAUSE_MS: u64 = 60_000;
+/// A connection that is lost again and again without a PING answered in between is opened anew so often before the node is down.
+pub(super) const RECHECKS_MAX: u32 = 3;
 /// A report of a proxy makes us look at once, but not more often than this.
 pub(super) const SUSPECT_PAUSE_MS: u64 = 100;
 /// If this long passed between two steps it was we who stood still, not everybody else. The driver steps more often.
-pub(super) const OWN_PAUSE_MS: u64 = 1_000;
+pub(super) const OWN_PAUSE_MS: u64 = 400;
+/// From this long on it is worth a word.
+pub(super) const OWN_PAUSE_TOLD_MS: u64 = 1_000;
 /// The longest time between two steps, which the driver must keep.
 pub const STEP_AT_LEAST_EVERY_MS: u64 = 250;
 /// Started this long before it was last seen empty: allows for clocks of different hosts, and uptimes in whole seconds.
@@ -81,4 +85,4 @@ pub const NAME_LEN_MAX: usize = 255;
 /// The weights a node may announce.
 pub const WEIGHTS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
-const _: () = assert!(STEP_AT_LEAST_EVERY_MS * 2 < OWN_PAUSE_MS);
+const _: () = assert!(STEP_AT_LEAST_EVERY_MS < OWN_PAUSE_MS && OWN_PAUSE_MS < OWN_PAUSE_TOLD_MS);

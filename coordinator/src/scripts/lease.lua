@@ -1,14 +1,20 @@
--- Takes the lease or renews it, and tells what stands beside it.
--- KEYS: lease, node set, epoch. ARGV: token, token before it or '', ms to live.
+-- Takes the lease or renews it, and tells what stands beside it. A token is INSTANCE:TERM. A term of ours may follow an
+-- earlier one, but not the other way round: a request that was held up somewhere must not bring back what it was fenced by.
+-- KEYS: lease, node set, epoch. ARGV: token, ms to live.
 local holder = redis.call('GET', KEYS[1])
 local gained = '0'
 if holder == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-elseif not holder or (ARGV[2] ~= '' and holder == ARGV[2]) then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-  gained = '1'
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
 else
-  return {'other', tostring(redis.call('PTTL', KEYS[1]))}
+  local free = not holder
+  if holder then
+    local theirs, their_term = string.match(holder, '^([^:]*):(%d+)$')
+    local ours, our_term = string.match(ARGV[1], '^([^:]*):(%d+)$')
+    free = theirs == ours and tonumber(their_term) < tonumber(our_term)
+  end
+  if not free then return {'other', tostring(redis.call('PTTL', KEYS[1]))} end
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  gained = '1'
 end
 -- Whatever else somebody may have put at these keys counts as nothing, and is written over.
 local epoch = redis.pcall('GET', KEYS[3])
