@@ -1,0 +1,31 @@
+// What the programs for Node.js share.
+
+const assert = require('node:assert/strict');
+const path = require('node:path');
+const { createRequire } = require('node:module');
+
+// The libraries are where VRC_CLIENTS says, not beside these files.
+const library = createRequire(path.join(process.env.VRC_CLIENTS, 'package.json'));
+
+const equal = assert.deepEqual;
+
+// fails(PROMISE, TEXT): its error has this in its text.
+async function fails(promise, text) {
+    await assert.rejects(promise, (error) => error.message.includes(text) || assert.fail(`${error.message} lacks ${text}`));
+}
+
+// Runs the program; nothing that it leaves open keeps the process from ending.
+function main(program) {
+    program().then(
+        () => {
+            console.log('all well');
+            process.exit(0);
+        },
+        (error) => {
+            console.error(error);
+            process.exit(1);
+        },
+    );
+}
+
+module.exports = { library, equal, fails, main, port: Number(process.argv[2]), protocol: Number(process.argv[3]) };

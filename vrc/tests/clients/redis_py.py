@@ -1,0 +1,284 @@
+"""redis_py.py PORT PROTOCOL: typical work through redis-py, every answer checked."""
+
+import os
+import sys
+
+import redis
+from redis.exceptions import ResponseError
+
+PORT, PROTOCOL = int(sys.argv[1]), int(sys.argv[2])
+
+
+def connect(**options):
+    return redis.Redis(host="127.0.0.1", port=PORT, protocol=PROTOCOL, socket_timeout=20, **options)
+
+
+def equal(found, expected):
+    assert found == expected, f"found {found!r}, expected {expected!r}"
+
+
+def fails(call, *words):
+    try:
+        found = call()
+    except ResponseError as error:
+        assert all(word in str(error) for word in words), f"found {error!r}, expected {words!r}"
+    else:
+        raise AssertionError(f"found {found!r}, expected an error")
+
+
+def strings(r):
+    equal(r.set("s", "value"), True)
+    equal(r.get("s"), b"value")
+    equal(r.set("s", "other", nx=True), None)
+    equal(r.set("s", "other", get=True), b"value")
+    equal(r.append("s", "!"), 6)
+    equal(r.getrange("s", 1, -2), b"ther")
+    equal(r.setrange("s", 0, "O"), 6)
+    equal(r.strlen("s"), 6)
+    equal(r.getdel("s"), b"Other!")
+    equal(r.get("s"), None)
+    equal(r.incr("n"), 1)
+    equal(r.incrby("n", 41), 42)
+    equal(r.decr("n", 2), 40)
+    equal(r.incrbyfloat("n", 0.5), 40.5)
+    equal(r.setbit("bits", 7, 1), 0)
+    equal((r.getbit("bits", 7), r.bitcount("bits"), r.bitpos("bits", 1)), (1, 1, 7))
+    equal(r.pfadd("hll", "a", "b", "c"), 1)
+    equal(r.pfcount("hll"), 3)
+    equal(r.type("s"), b"none")
+    equal(r.type("n"), b"string")
+    equal(r.object("encoding", "n"), b"embstr")
+
+
+def hashes(r):
+    equal(r.hset("h", mapping={"a": 1, "b": "two", "c": 3.5}), 3)
+    equal(r.hset("h", "a", 2), 0)
+    equal(r.hget("h", "a"), b"2")
+    equal(r.hmget("h", "a", "nothing", "b"), [b"2", None, b"two"])
+    equal(r.hgetall("h"), {b"a": b"2", b"b": b"two", b"c": b"3.5"})
+    equal(r.hincrby("h", "a", 5), 7)
+    equal(r.hincrbyfloat("h", "c", 0.25), 3.75)
+    equal(sorted(r.hkeys("h")), [b"a", b"b", b"c"])
+    equal((r.hlen("h"), r.hexists("h", "z"), r.hstrlen("h", "b")), (3, False, 3))
+    equal(dict(r.hscan_iter("h")), {b"a": b"7", b"b": b"two", b"c": b"3.75"})
+    equal(r.hdel("h", "a", "b", "z"), 2)
+    equal(len(r.hrandfield("h", 2)), 1)
+
+
+def lists(r):
+    equal(r.rpush("l", "b", "c", "d"), 3)
+    equal(r.lpush("l", "a"), 4)
+    equal(r.lrange("l", 0, -1), [b"a", b"b", b"c", b"d"])
+    equal(r.linsert("l", "before", "c", "x"), 5)
+    equal(r.lpos("l", "x"), 2)
+    equal((r.lindex("l", 2), r.llen("l")), (b"x", 5))
+    equal(r.lset("l", 2, "y"), True)
+    equal(r.lrem("l", 1, "y"), 1)
+    equal((r.lpop("l"), r.rpop("l"), r.lpop("l", 5)), (b"a", b"d", [b"b", b"c"]))
+    equal((r.lpop("l"), r.lpop("l", 2)), (None, None))
+    equal(r.rpush("{l}1", *range(10)), 10)
+    equal(r.lmove("{l}1", "{l}2", "LEFT", "RIGHT"), b"0")
+    equal(r.rpoplpush("{l}1", "{l}2"), b"9")
+    equal(r.ltrim("{l}1", 0, 2), True)
+    equal(r.lrange("{l}1", 0, -1), [b"1", b"2", b"3"])
+    equal(r.sort("{l}2", desc=True), [b"9", b"0"])
+
+
+def sets(r):
+    equal(r.sadd("{s}1", 1, 2, 3, 4), 4)
+    equal(r.sadd("{s}2", 3, 4, 5), 3)
+    equal(r.smembers("{s}2"), {b"3", b"4", b"5"})
+    equal(r.sinter("{s}1", "{s}2"), {b"3", b"4"})
+    equal(r.sunion("{s}1", "{s}2"), {b"1", b"2", b"3", b"4", b"5"})
+    equal(r.sdiff(["{s}1", "{s}2"]), {b"1", b"2"})
+    equal(r.sintercard(2, ["{s}1", "{s}2"]), 2)
+    equal(r.sinterstore("{s}3", "{s}1", "{s}2"), 2)
+    equal(r.smismember("{s}3", 3, 5), [1, 0])
+    equal((r.scard("{s}3"), r.sismember("{s}3", 4), r.srem("{s}3", 4, 9)), (2, 1, 1))
+    equal(r.spop("{s}3"), b"3")
+    equal(set(r.sscan_iter("{s}1")), {b"1", b"2", b"3", b"4"})
+
+
+def sorted_sets(r):
+    equal(r.zadd("z", {"one": 1, "two": 2, "three": 3.5}), 3)
+    equal(r.zincrby("z", 10, "one"), 11.0)
+    equal(r.zscore("z", "three"), 3.5)
+    equal(r.zmscore("z", ["two", "nothing"]), [2.0, None])
+    equal(r.zrange("z", 0, -1), [b"two", b"three", b"one"])
+    equal(dict(r.zrangebyscore("z", "-inf", "(11", withscores=True)), {b"two": 2.0, b"three": 3.5})
+    equal(r.zrevrange("z", 0, 0), [b"one"])
+    equal((r.zrank("z", "one"), r.zrank("z", "nothing"), r.zcard("z"), r.zcount("z", 2, 4)), (2, None, 3, 2))
+    equal(dict(r.zpopmin("z", 2)), {b"two": 2.0, b"three": 3.5})
+    equal(r.zadd("{z}1", {"a": 1, "b": 2}), 2)
+    equal(r.zunionstore("{z}2", ["{z}1", "z"]), 3)
+    equal(r.zremrangebyscore("{z}1", 2, 2), 1)
+    equal(r.geoadd("geo", (13.361389, 38.115556, "Palermo")), 1)
+    equal(r.geodist("geo", "Palermo", "Palermo"), 0.0)
+
+
+def streams(r):
+    equal(r.xadd("x", {"a": 1}, id="1-1"), b"1-1")
+    equal(r.xadd("x", {"a": 2}, id="1-2"), b"1-2")
+    equal(r.xlen("x"), 2)
+    equal(r.xrange("x"), [(b"1-1", {b"a": b"1"}), (b"1-2", {b"a": b"2"})])
+    equal(r.xgroup_create("x", "group", "0"), True)
+    assert r.xreadgroup("group", "me", {"x": ">"}, count=1)
+    equal(r.xack("x", "group", "1-1"), 1)
+    equal(r.xtrim("x", maxlen=1, approximate=False), 1)
+
+
+def many_keys(r):
+    pairs = {f"many:{number}": f"value {number}" for number in range(1000)}
+    equal(r.mset(pairs), True)
+    equal(r.mget(list(pairs)), [value.encode() for value in pairs.values()])
+    equal(r.mget("many:5", "nothing", "many:5"), [b"value 5", None, b"value 5"])
+    equal(r.exists(*pairs, "many:1", "nothing"), 1001)
+    equal(r.touch(*pairs), 1000)
+    equal(r.delete(*list(pairs)[:600]), 600)
+    equal(r.unlink(*pairs), 400)
+    # An element of another type is null, as redis has it.
+    r.rpush("a list", 1)
+    equal(r.mget("a list", "nothing"), [None, None])
+
+
+def pipelines(r):
+    with r.pipeline(transaction=False) as pipe:
+        for number in range(500):
+            pipe.set(f"pipe:{number}", number)
+            pipe.incr(f"pipe:{number}")
+            pipe.mget(f"pipe:{number}", "nothing", f"pipe:{number - 1}")
+        answers = pipe.execute()
+    for number in range(500):
+        before = str(number).encode() if number else None
+        equal(answers[number * 3 : number * 3 + 3], [True, number + 1, [str(number + 1).encode(), None, before]])
+    with r.pipeline(transaction=False) as pipe:
+        pipe.set("p", "text").incr("p").get("p").lpush("p", 1).delete("p")
+        answers = pipe.execute(raise_on_error=False)
+    assert isinstance(answers[1], ResponseError) and isinstance(answers[3], ResponseError), answers
+    equal([answers[0], answers[2], answers[4]], [True, b"text", 1])
+
+
+def expiry(r):
+    equal(r.set("e", 1, ex=100), True)
+    assert 98 <= r.ttl("e") <= 100
+    assert 98_000 <= r.pttl("e") <= 100_000
+    equal(r.persist("e"), True)
+    equal((r.ttl("e"), r.ttl("nothing")), (-1, -2))
+    equal(r.expire("e", 50, gt=True), False)
+    equal(r.pexpire("e", 1), True)
+    for _ in range(10_000):
+        if r.get("e") is None:
+            break
+    else:
+        raise AssertionError("the key does not expire")
+    equal(r.set("e", "again", ex=100), True)
+    equal(r.getex("e", persist=True), b"again")
+
+
+def errors(r):
+    r.set("text", "abc")
+    fails(lambda: r.incr("text"), "value is not an integer or out of range")
+    for call, words in [
+        (lambda: r.lpush("text", 1), "Operation against a key holding the wrong kind of value"),
+        (lambda: r.execute_command("GET"), "wrong number of arguments for 'get' command"),
+        (lambda: r.execute_command("NONSENSE", "a"), "unknown command 'NONSENSE', with args beginning with: 'a'"),
+        (lambda: r.execute_command("SET", "k", "v", "what"), "syntax error"),
+        (lambda: r.expire("text", "soon"), "value is not an integer or out of range"),
+        (lambda: r.rename("{t}nothing", "{t}other"), "no such key"),
+    ]:
+        fails(call, words)
+    equal(r.get("text"), b"abc")
+
+
+def big_and_binary(r):
+    big = os.urandom(1024 * 1024)
+    equal(r.set("big", big), True)
+    equal(r.get("big"), big)
+    equal(r.mset({"big1": big, "big2": b"", "big3": big[:70_000]}), True)
+    equal(r.mget("big2", "big3", "big", "big1"), [b"", big[:70_000], big, big])
+    for key in [b"\x00", b"\r\n", b"*1\r\n$4\r\nPING\r\n", bytes(range(256)), b"{\xff}\xfe", b""]:
+        equal(r.set(key, key), True)
+        equal(r.get(key), key)
+        equal(r.delete(key), 1)
+    equal(r.echo(big), big)
+
+
+def databases(r):
+    r.set("db", "zero")
+    with connect(db=3) as other:
+        equal(other.get("db"), None)
+        equal(other.set("db", "three"), True)
+        equal(r.get("db"), b"zero")
+        equal(other.get("db"), b"three")
+        equal(other.delete("db"), 1)
+    with connect(single_connection_client=True) as one:
+        equal(one.select(2), True)
+        equal(one.exists("db"), 0)
+        equal(one.select(0), True)
+        equal(one.get("db"), b"zero")
+        fails(lambda: one.select(1000), "DB index is out of range")
+
+
+def connection(r):
+    equal(r.ping(), True)
+    equal(r.echo("hello"), b"hello")
+    with connect(client_name="tester", decode_responses=True, single_connection_client=True) as one:
+        equal(one.client_getname(), "tester")
+        equal(one.client_setname("renamed"), True)
+        id = one.client_id()
+        [me] = [client for client in one.client_list() if client["id"] == str(id)]
+        equal((me["name"], me["db"]), ("renamed", "0"))
+        equal(one.client_info()["id"], id)
+    info = r.info()
+    assert info["redis_version"][0].isdigit() and info["role"] == "master" and info["connected_clients"] >= 1, info
+    assert r.info("clients")["connected_clients"] >= 1
+    seconds, microseconds = r.time()
+    assert seconds > 1_600_000_000 and 0 <= microseconds < 1_000_000
+    equal(r.config_get("maxmemory"), {"maxmemory": "0"})
+
+
+def scripts(r):
+    equal(r.eval("return {KEYS[1], ARGV[1], 7}", 1, "k", "v"), [b"k", b"v", 7])
+    equal(r.eval("redis.call('mset', KEYS[1], 1, KEYS[2], 2) return redis.call('mget', KEYS[1], KEYS[2])", 2, "{e}1", "{e}2"), [b"1", b"2"])
+    fails(lambda: r.eval("return redis.error_reply('MINE own error')", 1, "k"), "own error")
+
+
+def hash_tags(r):
+    equal(r.mset({"{user:1}.name": "Ann", "{user:1}.mail": "ann@x", "{user:1}.n": 3}), True)
+    equal(r.msetnx({"{user:1}.name": "Bob", "{user:1}.new": 1}), False)
+    equal(r.rename("{user:1}.name", "{user:1}.alias"), True)
+    equal(r.copy("{user:1}.alias", "{user:1}.copy"), True)
+    equal(r.get("{user:1}.copy"), b"Ann")
+    equal(r.bitop("AND", "{user:1}.and", "{user:1}.alias", "{user:1}.copy"), 3)
+    equal(r.dump("{user:1}.alias") == r.dump("{user:1}.copy"), True)
+
+
+def decoded():
+    with connect(decode_responses=True) as r:
+        equal(r.set("ключ", "значение"), True)
+        equal(r.get("ключ"), "значение")
+        equal(r.hset("dh", "ü", "ö"), 1)
+        equal(r.hgetall("dh"), {"ü": "ö"})
+
+
+with connect() as client:
+    for work in [
+        strings,
+        hashes,
+        lists,
+        sets,
+        sorted_sets,
+        streams,
+        many_keys,
+        pipelines,
+        expiry,
+        errors,
+        big_and_binary,
+        databases,
+        connection,
+        scripts,
+        hash_tags,
+    ]:
+        work(client)
+decoded()
+print("all well")
