@@ -6,7 +6,6 @@
 pub mod client;
 pub mod command;
 pub mod contract;
-pub mod glob;
 pub mod membership;
 pub mod merge;
 pub mod placement;

@@ -5,8 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vrc_cluster::{
-    command::Command,
-    glob,
+    command::{Command, describe, glob},
     resp::{Args, Proto, encode, parse_integer},
     route::Refusal,
 };
@@ -72,7 +71,16 @@ impl Core {
             }
             "client|list" => self.client_list(index, args),
             "config|get" => self.config_get(index, args),
-            name => self.refuse(index, &Refusal::Unsupported(name).to_string()),
+            name => {
+                let proto = self.proto(index);
+                let mut described = Vec::new();
+                // COMMAND and its subcommands are told from the table.
+                if describe::reply(args, proto, &mut described) {
+                    self.answer_now(index, |out| out.extend_from_slice(&described));
+                } else {
+                    self.refuse(index, Refusal::Unsupported(name).to_string());
+                }
+            }
         }
         Flow::Next
     }
@@ -337,7 +345,7 @@ impl Core {
         ];
         let found: Vec<_> = parameters
             .iter()
-            .filter(|(name, _)| args.iter().skip(2).any(|pattern| glob::matches_ignore_case(pattern, name.as_bytes())))
+            .filter(|(name, _)| args.iter().skip(2).any(|pattern| glob::matches(pattern, name.as_bytes(), true)))
             .collect();
         let proto = self.proto(index);
         self.answer_now(index, |out| {
