@@ -19,8 +19,14 @@ pub enum Route {
     All(Merge),
     /// As it came, to any node that is up.
     Any,
+    /// As it came, to the one node that owns all its keys, where it may wait: not on a connection that others share.
+    Wait(Owner),
+    /// Likewise to any node that is up.
+    WaitAnywhere,
     /// The proxy answers.
     Local,
+    /// It depends on what else the session has said.
+    Session,
 }
 
 /// Why a request goes nowhere. Shown, it is the error's text as the client gets it, code included.
@@ -44,6 +50,9 @@ pub enum Refusal {
     /// It names another database while its key is kept in a guest database, whose numbers are not the client's.
     #[error("CLUSTERDOWN '{0}' cannot go from one database to another while the node that its key belongs to is down")]
     OtherDatabase(&'static str),
+    /// Known, and done elsewhere, but not between MULTI and EXEC.
+    #[error("ERR '{0}' inside MULTI is not supported by this proxy")]
+    NotInTransaction(&'static str),
     /// Known, but not something that this proxy does.
     #[error("ERR '{0}' is not supported by this proxy")]
     Unsupported(&'static str),
@@ -79,20 +88,51 @@ impl Router {
     pub fn route(&mut self, command: &'static Command, args: Args<'_>, topology: &Topology) -> Result<Route, Refusal> {
         match command.way {
             Way::Keyed => self.keyed(command, args, topology),
-            Way::Blocking if !command.waits(args) => self.keyed(command, args, topology),
+            Way::Blocking => Ok(match self.keyed(command, args, topology)? {
+                Route::One(owner) if command.waits(args) => Route::Wait(owner),
+                // Without keys to find, a malformed request gets its error from any node, without a wait.
+                Route::Any if command.waits(args) => Route::WaitAnywhere,
+                route => route,
+            }),
             Way::Split(split) => self.split(split, command, args, topology),
             Way::AnyNode => Ok(Route::Any),
             Way::AllNodes(merge) => Ok(Route::All(merge)),
             Way::Local => Ok(Route::Local),
-            Way::Blocking | Way::Transaction | Way::PubSub | Way::Scan | Way::RandomKey | Way::Container | Way::Refused => {
-                Err(Refusal::Unsupported(command.name))
-            }
+            Way::Transaction | Way::PubSub | Way::Scan | Way::RandomKey => Ok(Route::Session),
+            Way::Container | Way::Refused => Err(Refusal::Unsupported(command.name)),
         }
     }
 
     /// The parts of the request that was last routed as [`Route::Split`].
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// The one node that owns all keys of a request that cannot be split here, whatever the table says of it: inside a transaction, a
+    /// command is carried out whole. `None` if it has no keys.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn whole(&mut self, command: &'static Command, args: Args<'_>, topology: &Topology) -> Result<Option<Place>, Refusal> {
+        self.keys.clear();
+        match find_keys(command, args, &mut self.keys) {
+            Ok(()) if topology.options().kind == PlacementKind::Legacy && sort_pattern(command, args) => {
+                return Err(Refusal::Keys(KeyError::SortBy));
+            }
+            Ok(()) => {}
+            // The node that carries it out words the error.
+            Err(error) if error.is_redis_own() => return Ok(None),
+            Err(error) => return Err(Refusal::Keys(error)),
+        }
+        let Some((&first, others)) = self.keys.split_first() else { return Ok(None) };
+        let place = topology.place(&args[first as usize]);
+        let same = others.iter().all(|&key| topology.place(&args[key as usize]) == place);
+        if same { Ok(Some(place)) } else { Err(Refusal::CrossSlot) }
+    }
+
+    /// The argument that is the first key of the request that was last looked at by [`Router::whole`].
+    pub fn first_key(&self) -> Option<usize> {
+        self.keys.first().map(|key| *key as usize)
     }
 
     /// For each key of that request in order, the index of its part.
@@ -109,22 +149,8 @@ impl Router {
     }
 
     fn keyed_by_search(&mut self, command: &'static Command, args: Args<'_>, topology: &Topology) -> Result<Route, Refusal> {
-        self.keys.clear();
-        match find_keys(command, args, &mut self.keys) {
-            // Where names have no hash tags, no pattern stands for keys of one node.
-            Ok(()) if topology.options().kind == PlacementKind::Legacy && sort_pattern(command, args) => {
-                return Err(Refusal::Keys(KeyError::SortBy));
-            }
-            Ok(()) => {}
-            // Any node words the error as redis does.
-            Err(error) if error.is_redis_own() => return Ok(Route::Any),
-            Err(error) => return Err(Refusal::Keys(error)),
-        }
-        let Some((&first, others)) = self.keys.split_first() else { return Ok(Route::Any) };
-        let place = topology.place(&args[first as usize]);
-        if others.iter().any(|&key| topology.place(&args[key as usize]) != place) {
-            return Err(Refusal::CrossSlot);
-        }
+        // Any node words the error of a malformed request as redis does.
+        let Some(place) = self.whole(command, args, topology)? else { return Ok(Route::Any) };
         let owner = owner(place, topology)?;
         if owner.guest && command.other_database(args).is_some() {
             return Err(Refusal::OtherDatabase(command.name));
@@ -181,8 +207,12 @@ fn owner_index(owner: Owner) -> usize {
     usize::from(owner.node) * 2 + usize::from(owner.guest)
 }
 
+/// Who owns a place, or the refusal that says why nobody does.
+///
+/// # Errors
+/// See [`Refusal`].
 #[inline]
-fn owner(place: Place, topology: &Topology) -> Result<Owner, Refusal> {
+pub fn owner(place: Place, topology: &Topology) -> Result<Owner, Refusal> {
     topology.owner(place).map_err(|unowned| refusal(unowned, topology))
 }
 

@@ -19,6 +19,13 @@ pub(crate) const NODE_PENDING_MAX: usize = 256 * 1024;
 /// Buffers larger than this are given back when they run empty, so that an idle connection costs little.
 pub(crate) const KEEP_BYTES: usize = 2 * 1024;
 
+/// Bytes that a client may queue between MULTI and EXEC.
+pub(crate) const TRANSACTION_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Private node connections of one worker: for commands that wait, and for watched keys.
+pub(crate) const PRIVATE_MAX: usize = 4096;
+/// Of those, how many are kept for the next who needs one.
+pub(crate) const PRIVATE_IDLE_MAX: usize = 32;
+
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;
 /// Databases that a client may select where the others are guest databases.
@@ -38,6 +45,8 @@ pub(crate) const RETIRE_MS: u64 = 1_000;
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(vrc_cluster::resp::BULK_BYTES_MAX < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);
+const _: () = assert!(TRANSACTION_BYTES_MAX < vrc_cluster::resp::REQUEST_BYTES_MAX);
+const _: () = assert!(PRIVATE_IDLE_MAX < PRIVATE_MAX);
 const _: () = assert!(CLIENT_PENDING_MAX < NODE_PENDING_MAX);
 const _: () = assert!(DATABASES_WITH_GUESTS <= GUEST_OFFSET && GUEST_OFFSET + DATABASES_WITH_GUESTS <= DATABASES);
 const _: () = assert!(RECONNECT_MS_MIN < RECONNECT_MS_MAX && TICK_MS < RETIRE_MS);

@@ -12,7 +12,10 @@ use vrc_cluster::{
 
 use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX};
 
-use super::session::{Sequence, empty};
+use super::{
+    private::Hold,
+    session::{Sequence, SessionId, empty},
+};
 
 /// Which of a node's connections: nothing is translated on the way, so each protocol and each database has one of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,11 @@ impl Lane {
     #[inline]
     pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
         Lane { proto, db: if guest { db + GUEST_OFFSET } else { db } }
+    }
+
+    /// Whether it is a guest database, where there are any.
+    pub(crate) fn is_guest(self) -> bool {
+        self.db >= GUEST_OFFSET
     }
 
     /// 0 to [`Lane::COUNT`] - 1.
@@ -50,6 +58,28 @@ pub(crate) struct Waiter {
     pub(crate) since_ms: u64,
     /// Which part of a split command.
     pub(crate) part: u16,
+    /// How many replies come before the one that counts: those to the commands of a transaction's block.
+    pub(crate) skip: u32,
+}
+
+/// No session: the reply is for nobody.
+const NOBODY: u32 = u32::MAX;
+
+impl Waiter {
+    #[inline]
+    pub(crate) fn new(session: SessionId, sequence: Sequence, since_ms: u64) -> Self {
+        Waiter { session: session.index, generation: session.generation, sequence, len: 0, since_ms, part: 0, skip: 0 }
+    }
+
+    /// For a request of the proxy's own whose reply does not matter.
+    pub(crate) fn nobody(since_ms: u64) -> Self {
+        Waiter::new(SessionId { index: NOBODY, generation: 0 }, 0, since_ms)
+    }
+
+    #[inline]
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.session == NOBODY
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,12 +109,16 @@ pub(crate) struct Backend {
     pub(crate) failures: u32,
     /// Since when it could not be connected to, and why not.
     pub(crate) unreachable: Option<(u64, Box<str>)>,
+    /// What it is held for, if it is one session's alone.
+    pub(crate) hold: Option<Hold>,
     /// Stands in the worker's list of backends with output.
     pub(crate) dirty: bool,
     /// An unfinished reply.
     pub(crate) input: Vec<u8>,
     pub(crate) framer: ReplyFramer,
     waiters: VecDeque<Waiter>,
+    /// Replies of the first waiter that were skipped.
+    skipped: u32,
     out: Vec<u8>,
     out_at: usize,
 }
@@ -99,10 +133,12 @@ impl Backend {
             incarnation: 0,
             failures: 0,
             unreachable: None,
+            hold: None,
             dirty: false,
             input: Vec::new(),
             framer: ReplyFramer::default(),
             waiters: VecDeque::new(),
+            skipped: 0,
             out: Vec::new(),
             out_at: 0,
         }
@@ -133,6 +169,14 @@ impl Backend {
     #[inline]
     pub(crate) fn note(&mut self, waiter: Waiter) {
         self.waiters.push_back(waiter);
+    }
+
+    /// Whether the next reply is one that does not count; if so, it is counted off.
+    #[inline]
+    pub(crate) fn skips(&mut self) -> bool {
+        let skips = self.waiters.front().is_some_and(|waiter| waiter.skip > self.skipped);
+        self.skipped = if skips { self.skipped + 1 } else { 0 };
+        skips
     }
 
     /// Who waits for the next reply.
@@ -214,12 +258,28 @@ impl Backend {
     pub(crate) fn lose_sent(&mut self) -> VecDeque<Waiter> {
         let unsent = self.take_unsent();
         let lost = std::mem::take(&mut self.waiters);
+        self.skipped = 0;
         self.out.clear();
         self.out_at = 0;
         empty(&mut self.input);
         self.framer = ReplyFramer::default();
         self.put_unsent(unsent);
         lost
+    }
+
+    /// Gives up everybody who waits, sent or not.
+    pub(crate) fn take_waiters(&mut self) -> VecDeque<Waiter> {
+        self.skipped = 0;
+        empty(&mut self.out);
+        self.out_at = 0;
+        std::mem::take(&mut self.waiters)
+    }
+
+    /// Forgets all of the connection that is gone.
+    pub(crate) fn forget_all(&mut self) {
+        self.take_waiters();
+        empty(&mut self.input);
+        self.framer = ReplyFramer::default();
     }
 
     /// Takes back the requests that came before `deadline_ms`. Only for a connection that nothing has been sent on.
@@ -250,7 +310,7 @@ mod tests {
         let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane { proto: Proto::Resp2, db: 0 });
         backend.state = State::Up;
         for (sequence, request) in ["aaaa", "bbb", "cc"].into_iter().enumerate() {
-            let waiter = Waiter { session: 0, generation: 0, sequence: sequence as u32, len: 0, since_ms: 0, part: 0 };
+            let waiter = Waiter::new(SessionId { index: 0, generation: 0 }, sequence as u32, 0);
             backend.push(waiter, |out| out.extend_from_slice(request.as_bytes()));
         }
         backend

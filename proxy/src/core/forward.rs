@@ -1,7 +1,7 @@
 //! Takes one command: finds its row, routes it, queues it for its nodes.
 
 use vrc_cluster::{
-    command::{self, Categories, Command, Merge, Split, Unresolved},
+    command::{self, Categories, Command, Merge, Split, Unresolved, Way},
     resp::{Args, Frame, RequestFramer, encode, parse_integer},
     route::{Refusal, Route},
     topology::{NodeIndex, Owner},
@@ -36,9 +36,21 @@ impl Core {
             self.refuse(index, "ERR DB index is out of range");
             return Flow::Next;
         }
+        if session.transaction.is_some() && command.way != Way::Transaction && !matches!(command.name, "quit" | "reset") {
+            return self.queue_command(index, command, args);
+        }
         let flow = match self.router.route(command, args, &self.topology) {
             Ok(Route::One(owner)) => self.forward(index, owner, args),
             Ok(Route::Local) => self.local(index, command, args),
+            Ok(Route::Session) => self.session_command(index, command, args),
+            Ok(Route::Wait(owner)) => self.wait_for_keys(index, owner, args),
+            Ok(Route::WaitAnywhere) => match self.any_node(index) {
+                Some(node) => self.wait(index, Owner { node, guest: false }, None, args),
+                None => {
+                    self.refuse_command(index, &Refusal::NoNodeUp);
+                    Flow::Next
+                }
+            },
             Ok(Route::Any) => self.forward_any(index, args),
             Ok(Route::Split(split)) => self.forward_split(index, split, args),
             Ok(Route::All(merge)) => self.forward_all(index, command, merge, args),
@@ -53,6 +65,22 @@ impl Core {
         flow
     }
 
+    /// What depends on the session's state.
+    fn session_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        match command.way {
+            Way::Transaction => self.transaction_command(index, command, args),
+            _ => {
+                self.refuse_command(index, &Refusal::Unsupported(command.name));
+                Flow::Next
+            }
+        }
+    }
+
+    fn wait_for_keys(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
+        let key = self.router.first_key().and_then(|key| args.get(key));
+        self.wait(index, owner, key, args)
+    }
+
     fn refuse_command(&mut self, index: u32, refusal: &Refusal) {
         self.refuse(index, &refusal.to_string());
     }
@@ -65,9 +93,9 @@ impl Core {
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
-        let session = &mut self.sessions[index as usize];
-        let sequence = session.push(Slot::Waiting);
-        let waiter = Waiter { session: index, generation: session.generation, sequence, len: 0, since_ms: self.now_ms, part: 0 };
+        let session = self.session_id(index);
+        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let waiter = Waiter::new(session, sequence, self.now_ms);
         self.backends[backend as usize].push(waiter, |out| out.extend_from_slice(args.bytes()));
         self.counters.forwarded_total += 1;
         self.mark_backend(backend);
@@ -76,7 +104,7 @@ impl Core {
 
     /// Sees to it that a request may be queued for a backend.
     #[inline]
-    fn make_ready(&mut self, index: u32, backend: u32) -> Result<(), Flow> {
+    pub(super) fn make_ready(&mut self, index: u32, backend: u32) -> Result<(), Flow> {
         let of = &self.backends[backend as usize];
         if of.state == State::Up && of.has_room() { Ok(()) } else { self.make_ready_slow(index, backend) }
     }
@@ -111,7 +139,7 @@ impl Core {
     }
 
     /// Some node that is up; the same for all of a session's commands, so that one follows another in order.
-    fn any_node(&self, index: u32) -> Option<NodeIndex> {
+    pub(super) fn any_node(&self, index: u32) -> Option<NodeIndex> {
         (!self.up.is_empty()).then(|| self.up[index as usize % self.up.len()])
     }
 
@@ -126,10 +154,9 @@ impl Core {
         }
         let join = self.new_join();
         self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
-        let session = &mut self.sessions[index as usize];
-        let sequence = session.push(Slot::Join(join));
-        let generation = session.generation;
-        let waiter = Waiter { session: index, generation, sequence, len: 0, since_ms: self.now_ms, part: 0 };
+        let session = self.session_id(index);
+        let sequence = self.sessions[index as usize].push(Slot::Join(join));
+        let waiter = Waiter::new(session, sequence, self.now_ms);
         self.queue_parts(waiter, split, args);
         self.counters.split_total += 1;
         Flow::Next
@@ -201,9 +228,9 @@ impl Core {
         }
         let join = self.new_join();
         self.joins[join as usize].start_all(merge, targets.len());
-        let session = &mut self.sessions[index as usize];
-        let sequence = session.push(Slot::Join(join));
-        let waiter = Waiter { session: index, generation: session.generation, sequence, len: 0, since_ms: self.now_ms, part: 0 };
+        let session = self.session_id(index);
+        let sequence = self.sessions[index as usize].push(Slot::Join(join));
+        let waiter = Waiter::new(session, sequence, self.now_ms);
         for (part, &(backend, _)) in targets.iter().enumerate() {
             self.queue(backend, Waiter { part: part as u16, ..waiter }, args.bytes());
         }
@@ -211,7 +238,7 @@ impl Core {
         Flow::Next
     }
 
-    fn queue(&mut self, backend: u32, waiter: Waiter, request: &[u8]) {
+    pub(super) fn queue(&mut self, backend: u32, waiter: Waiter, request: &[u8]) {
         self.backends[backend as usize].push(waiter, |out| out.extend_from_slice(request));
         self.counters.forwarded_total += 1;
         self.mark_backend(backend);
@@ -234,6 +261,13 @@ impl Core {
         for waiter in unsent.waiters {
             let request = &unsent.requests[at..at + waiter.len as usize];
             at += waiter.len as usize;
+            if waiter.is_nobody() || self.sessions[waiter.session as usize].generation != waiter.generation {
+                continue;
+            }
+            if waiter.skip > 0 {
+                self.transaction_again(waiter, request);
+                continue;
+            }
             framer.reset();
             match framer.advance(request) {
                 Ok(Some(Frame::Multibulk(_))) => self.forward_one_again(origin, waiter, Args::new(request, framer.args())),
@@ -244,9 +278,6 @@ impl Core {
 
     fn forward_one_again(&mut self, origin: Option<u32>, waiter: Waiter, args: Args<'_>) {
         let session = &self.sessions[waiter.session as usize];
-        if session.generation != waiter.generation {
-            return;
-        }
         let (proto, db) = (session.proto, session.db);
         let slot = session.slot(waiter.sequence);
         let Ok(command) = command::resolve(args) else { unreachable!("what was queued was found in the table") };
@@ -281,7 +312,9 @@ impl Core {
                 Some(backend) => self.queue(backend, waiter, args.bytes()),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
-            (Ok(Route::Local), _) => unreachable!("what the proxy answers is never queued"),
+            (Ok(Route::Local | Route::Session | Route::Wait(_) | Route::WaitAnywhere), _) => {
+                unreachable!("never queued on a connection that others share")
+            }
             (Err(refusal), _) => self.fail(waiter, &refusal.to_string()),
         }
     }
@@ -292,7 +325,7 @@ impl Core {
         self.queue(backend, waiter, args.bytes());
     }
 
-    fn wake(&mut self, backend: u32) {
+    pub(super) fn wake(&mut self, backend: u32) {
         if self.backends[backend as usize].state == State::Idle {
             self.connect(backend);
         }
@@ -307,6 +340,7 @@ impl Core {
         } else if unresolved == Unresolved::Subcommand && is_client_setinfo(args) {
             self.client_setinfo(index, args);
         } else {
+            self.spoil(index);
             self.refuse(index, unresolved.error(args));
         }
         Flow::Next

@@ -21,18 +21,28 @@ const VERSION_WHERE_UNKNOWN: &str = "7.0.15";
 const SYNTAX_ERROR: &str = "ERR syntax error";
 
 impl Core {
+    /// Answers a command. One that changes which node connections the session uses lets none after it overtake those before it.
     pub(super) fn local(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         match command.name {
             "ping" => self.ping(index, args),
             "echo" => self.answer_now(index, |out| encode::bulk(out, &args[1])),
-            "hello" => self.hello(index, args),
+            "hello" => {
+                self.hello(index, args);
+                return self.before_all_after(index);
+            }
             "auth" => self.auth(index, args),
-            "select" => self.select(index, args),
+            "select" => {
+                self.select(index, args);
+                return self.before_all_after(index);
+            }
             "quit" => {
                 self.answer_now(index, |out| encode::simple(out, "OK"));
                 return Flow::Close;
             }
-            "reset" => self.reset(index),
+            "reset" => {
+                self.reset(index);
+                return self.before_all_after(index);
+            }
             "time" => self.time(index),
             "info" => self.info(index, args),
             "lastsave" => {
@@ -89,7 +99,7 @@ impl Core {
         self.sessions[index as usize].proto
     }
 
-    fn ok(&mut self, index: u32) {
+    pub(super) fn ok(&mut self, index: u32) {
         self.answer_now(index, |out| encode::simple(out, "OK"));
     }
 
@@ -212,6 +222,8 @@ impl Core {
 
     /// Back to how a new connection is. Commands that are under way keep their place and their reply's protocol.
     fn reset(&mut self, index: u32) {
+        self.sessions[index as usize].transaction = None;
+        self.unwatch(index);
         let authenticated = self.settings.password.is_none();
         let session = &mut self.sessions[index as usize];
         session.proto = Proto::Resp2;

@@ -12,9 +12,11 @@ mod backend;
 mod forward;
 mod info;
 mod local;
+mod private;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -33,6 +35,7 @@ use crate::{
 
 pub(crate) use backend::Lane;
 use backend::{Backend, State, Waiter};
+use private::Hold;
 use session::{Pause, Session, Slot, append, empty};
 pub(crate) use session::{Peer, SessionId};
 
@@ -94,6 +97,8 @@ enum Flow {
     Next,
     /// The command was not taken: there is no room for it now.
     Pause(Pause),
+    /// The command was taken, but no other for now.
+    Stop(Pause),
     /// No more commands are taken.
     Close,
 }
@@ -114,6 +119,9 @@ pub(crate) struct Core {
     hosts: Vec<bool>,
     joins: Vec<Join>,
     free_joins: Vec<u32>,
+    /// Private connections that nobody needs now, and how many there are in all.
+    idle_private: Vec<u32>,
+    private_count: usize,
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
     now_ms: u64,
@@ -144,6 +152,8 @@ impl Core {
             hosts: Vec::new(),
             joins: Vec::new(),
             free_joins: Vec::new(),
+            idle_private: Vec::new(),
+            private_count: 0,
             part_targets: Vec::new(),
             now_ms: 0,
             paused: Vec::new(),
@@ -178,10 +188,14 @@ impl Core {
         if !self.is_open(id) {
             return;
         }
+        let private = self.sessions[id.index as usize].private;
         for slot in self.sessions[id.index as usize].close() {
             if let Slot::Join(join) = slot {
                 self.free_joins.push(join);
             }
+        }
+        if let Some(backend) = private {
+            self.close_private(backend);
         }
         self.free_sessions.push(id.index);
         self.counters.clients -= 1;
@@ -195,7 +209,12 @@ impl Core {
     /// Whether the session's socket should not be read now.
     pub(crate) fn is_paused(&self, id: SessionId) -> bool {
         let session = &self.sessions[id.index as usize];
-        session.paused.is_some() || session.closing
+        match session.paused {
+            // Read on a little, to learn whether the client is still there.
+            Some(Pause::Answered) => session.closing || session.input.len() >= READ_BYTES,
+            Some(_) => true,
+            None => session.closing,
+        }
     }
 
     /// The client sent these bytes.
@@ -207,7 +226,9 @@ impl Core {
         if session.closing {
             return;
         }
-        if session.input.is_empty() {
+        if session.paused.is_some() {
+            session.keep(bytes);
+        } else if session.input.is_empty() {
             let taken = self.take_commands(id.index, bytes);
             self.sessions[id.index as usize].keep(&bytes[taken..]);
         } else {
@@ -220,6 +241,11 @@ impl Core {
     pub(crate) fn session_ended(&mut self, id: SessionId) {
         if self.is_open(id) {
             let session = &mut self.sessions[id.index as usize];
+            if session.private.is_some() {
+                // It gives up what it waits for.
+                self.effects.push(Effect::Close { session: id });
+                return;
+            }
             session.closing = true;
             self.mark_session(id.index);
         }
@@ -267,6 +293,11 @@ impl Core {
             match flow {
                 Flow::Next => at += len,
                 Flow::Pause(pause) => {
+                    self.pause(index, pause);
+                    break;
+                }
+                Flow::Stop(pause) => {
+                    at += len;
                     self.pause(index, pause);
                     break;
                 }
@@ -328,6 +359,7 @@ impl Core {
             let session = &self.sessions[id.index as usize];
             let ready = match session.paused {
                 Some(Pause::Answers) => session.has_ample_room(),
+                Some(Pause::Answered) => session.pending() == 0,
                 Some(Pause::Backlog(backend)) => self.backends[backend as usize].has_ample_room(),
                 None => true,
             };
@@ -428,10 +460,11 @@ impl Core {
         match backend.framer.advance(&input) {
             Ok(None) if input.len() <= CLIENT_OUTPUT_MAX_BYTES => backend.input = input,
             // A value so large that it came alone: its buffer becomes the client's.
-            Ok(Some(len)) if len == input.len() && len > READ_BYTES && backend.pending() > 0 => {
+            Ok(Some(len)) if len == input.len() && len > READ_BYTES && backend.pending() > 0 && !backend.skips() => {
                 let waiter = backend.pop().expect("somebody waits");
                 self.deliver_owned(waiter, input);
                 self.retire_if_done(index);
+                self.private_if_done(index);
             }
             _ => {
                 backend.framer = ReplyFramer::default();
@@ -459,6 +492,9 @@ impl Core {
                         // Nobody on a shared connection subscribes to anything.
                         continue;
                     }
+                    if backend.skips() {
+                        continue;
+                    }
                     match backend.pop() {
                         Some(waiter) => self.deliver(waiter, reply),
                         None => break "it sent a reply that nobody asked for".to_owned(),
@@ -469,6 +505,7 @@ impl Core {
                 }
                 Ok(None) => {
                     self.retire_if_done(index);
+                    self.private_if_done(index);
                     return Some(at);
                 }
                 Err(error) => break error.to_string(),
@@ -483,6 +520,9 @@ impl Core {
     /// Hands a node's reply to whoever waits for it.
     #[inline]
     fn deliver(&mut self, waiter: Waiter, reply: &[u8]) {
+        if waiter.is_nobody() {
+            return;
+        }
         let session = &mut self.sessions[waiter.session as usize];
         if session.generation != waiter.generation {
             return;
@@ -496,6 +536,9 @@ impl Core {
     }
 
     fn deliver_owned(&mut self, waiter: Waiter, reply: Vec<u8>) {
+        if waiter.is_nobody() {
+            return;
+        }
         let session = &mut self.sessions[waiter.session as usize];
         if session.generation == waiter.generation && session.slot(waiter.sequence) == Some(Slot::Waiting) {
             session.answer_owned(waiter.sequence, reply);
@@ -537,6 +580,10 @@ impl Core {
     pub(crate) fn backend_lost(&mut self, index: u32, incarnation: u32, reason: &str) {
         let backend = &mut self.backends[index as usize];
         if backend.incarnation != incarnation {
+            return;
+        }
+        if backend.hold.is_some() {
+            self.private_lost(index, reason);
             return;
         }
         backend.incarnation = backend.incarnation.wrapping_add(1);
@@ -619,26 +666,36 @@ impl Core {
 
     #[cold]
     fn new_backend(&mut self, node: NodeIndex, lane: Lane) -> u32 {
-        let of = &self.topology.nodes()[usize::from(node)];
-        let backend = Backend::new(of.name.clone(), of.endpoint.clone(), lane);
-        let index = match self.backends.iter().position(|backend| backend.state == State::Free) {
-            Some(index) => {
-                self.backends[index].become_another(backend);
-                index
-            }
-            None => {
-                self.backends.push(backend);
-                self.backends.len() - 1
-            }
-        } as u32;
+        let index = self.add_backend(node, lane);
         self.lanes[usize::from(node) * Lane::COUNT + lane.index()] = index;
         index
+    }
+
+    /// A backend of its own, in no lane's place.
+    fn add_backend(&mut self, node: NodeIndex, lane: Lane) -> u32 {
+        let of = &self.topology.nodes()[usize::from(node)];
+        let backend = Backend::new(of.name.clone(), of.endpoint.clone(), lane);
+        let free = self.backends.iter().position(|backend| backend.state == State::Free);
+        let index = free.unwrap_or(self.backends.len());
+        match free {
+            Some(index) => self.backends[index].become_another(backend),
+            None => self.backends.push(backend),
+        }
+        index as u32
     }
 
     fn free_backend(&mut self, index: u32) {
         let backend = &mut self.backends[index as usize];
         debug_assert_eq!(backend.pending(), 0);
         backend.state = State::Free;
+    }
+
+    /// Lets go of a private connection once it has answered what it was sent.
+    fn private_if_done(&mut self, index: u32) {
+        let backend = &self.backends[index as usize];
+        if backend.hold.is_some() && backend.pending() == 0 {
+            self.private_answered(index);
+        }
     }
 
     /// Closes a retired connection once it has answered what it was sent.
@@ -677,7 +734,14 @@ impl Core {
             let backend = &mut self.backends[index as usize];
             let overdue = backend.front().is_some_and(|waiter| waiter.since_ms < deadline_ms);
             let incarnation = backend.incarnation;
+            if matches!(backend.hold, Some(Hold::Waiting { .. })) && backend.state == State::Up {
+                // As long as it likes.
+                continue;
+            }
             match backend.state {
+                _ if overdue && backend.hold.is_some() => {
+                    self.private_lost(index, &format!("no answer within {} ms", self.settings.timeout_ms));
+                }
                 State::Up if overdue => {
                     self.effects.push(Effect::Disconnect { backend: index });
                     self.backend_lost(index, incarnation, &format!("no answer within {} ms", self.settings.timeout_ms));
@@ -720,7 +784,7 @@ impl Core {
         let mut moved = Vec::new();
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];
-            if matches!(backend.state, State::Free | State::Retired { .. }) {
+            if matches!(backend.state, State::Free | State::Retired { .. }) || backend.hold.is_some() {
                 continue;
             }
             let unsent = backend.take_unsent();
@@ -748,6 +812,7 @@ impl Core {
         for (backend, unsent) in moved {
             self.forward_again(backend, unsent);
         }
+        self.check_private();
     }
 
     // ---- What the driver takes out ----

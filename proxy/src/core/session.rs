@@ -7,6 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use vrc_cluster::resp::{Proto, RequestFramer};
 
+use super::transaction::Transaction;
 use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, KEEP_BYTES};
 
 /// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
@@ -44,6 +45,8 @@ pub(crate) enum Pause {
     Answers,
     /// This backend's backlog is full.
     Backlog(u32),
+    /// What follows must not be begun before all that came before is answered.
+    Answered,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +72,12 @@ pub(crate) struct Session {
     /// How far the unfinished request at the start of `input` has been framed.
     pub(crate) partial: Option<Box<RequestFramer>>,
     pub(crate) paused: Option<Pause>,
+    /// Since MULTI.
+    pub(crate) transaction: Option<Box<Transaction>>,
+    /// The node connection that is this session's alone.
+    pub(crate) private: Option<u32>,
+    /// What WATCH watched is gone with its node: the next EXEC must fail.
+    pub(crate) watch_broken: bool,
     /// No more commands are taken; the connection is closed once everything is answered and written.
     pub(crate) closing: bool,
     /// Stands in the worker's list of sessions with output.

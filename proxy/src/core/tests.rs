@@ -41,8 +41,7 @@ fn topology(epoch: u64, nodes: &[(&str, bool)]) -> Arc<Topology> {
 /// A core with nodes that keep strings in a map, and clients that keep what they were sent.
 struct Rig {
     core: Core,
-    /// By backend: what the node has of an unfinished request, and replies that it has not sent yet.
-    nodes: BTreeMap<u32, (Vec<u8>, Vec<u8>)>,
+    nodes: BTreeMap<u32, Connected>,
     data: BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>,
     clients: BTreeMap<u32, Vec<u8>>,
     /// Connections that were asked for: backend, incarnation, node's name.
@@ -51,6 +50,19 @@ struct Rig {
     reachable: BTreeSet<String>,
     suspects: Vec<String>,
     now_ms: u64,
+}
+
+/// A node's side of one connection.
+#[derive(Default)]
+struct Connected {
+    /// An unfinished request.
+    input: Vec<u8>,
+    /// Replies that were not sent yet.
+    replies: Vec<u8>,
+    /// Since MULTI: the replies that EXEC gives, and how many.
+    multi: Option<(Vec<u8>, usize)>,
+    /// Every command's name that came.
+    seen: Vec<String>,
 }
 
 impl Rig {
@@ -163,7 +175,7 @@ impl Rig {
             let bytes = output[..output.len().min(most)].to_vec();
             idle &= bytes.is_empty();
             self.core.backend_written(backend, bytes.len());
-            self.nodes.get_mut(&backend).unwrap().0.extend(bytes);
+            self.nodes.get_mut(&backend).unwrap().input.extend(bytes);
             self.carry_out(backend);
         }
         let list = self.core.take_dirty_backends();
@@ -175,29 +187,53 @@ impl Rig {
     fn carry_out(&mut self, backend: u32) {
         let name = self.core.backends[backend as usize].node.to_string();
         let data = self.data.entry(name).or_default();
-        let (input, replies) = self.nodes.get_mut(&backend).unwrap();
+        let Connected { input, replies, multi, seen } = self.nodes.get_mut(&backend).unwrap();
         let mut framer = RequestFramer::default();
         while let Ok(Some(Frame::Multibulk(len))) = framer.advance(input) {
             let args: Vec<Vec<u8>> = Args::new(&input[..len], framer.args()).iter().map(<[u8]>::to_vec).collect();
             framer.reset();
             input.drain(..len);
-            match args[0].to_ascii_lowercase().as_slice() {
-                b"get" => value(replies, data.get(&args[1])),
-                b"set" => {
+            let name = String::from_utf8(args[0].to_ascii_lowercase()).unwrap();
+            seen.push(name.clone());
+            let mut reply = Vec::new();
+            match name.as_str() {
+                "get" => value(&mut reply, data.get(&args[1])),
+                "set" => {
                     data.insert(args[1].clone(), args[2].clone());
-                    encode::simple(replies, "OK");
+                    encode::simple(&mut reply, "OK");
                 }
-                b"mset" => {
+                "mset" => {
                     args[1..].chunks(2).for_each(|pair| drop(data.insert(pair[0].clone(), pair[1].clone())));
+                    encode::simple(&mut reply, "OK");
+                }
+                "mget" => {
+                    encode::array(&mut reply, args.len() - 1);
+                    args[1..].iter().for_each(|key| value(&mut reply, data.get(key)));
+                }
+                "del" => encode::integer(&mut reply, args[1..].iter().filter(|key| data.remove(*key).is_some()).count() as i64),
+                "dbsize" => encode::integer(&mut reply, data.len() as i64),
+                "watch" | "unwatch" => encode::simple(&mut reply, "OK"),
+                "multi" => {
+                    *multi = Some((Vec::new(), 0));
                     encode::simple(replies, "OK");
+                    continue;
                 }
-                b"mget" => {
-                    encode::array(replies, args.len() - 1);
-                    args[1..].iter().for_each(|key| value(replies, data.get(key)));
+                "exec" => {
+                    let (inner, count) = multi.take().expect("MULTI comes first");
+                    encode::array(&mut reply, count);
+                    reply.extend(inner);
                 }
-                b"del" => encode::integer(replies, args[1..].iter().filter(|key| data.remove(*key).is_some()).count() as i64),
-                b"dbsize" => encode::integer(replies, data.len() as i64),
-                other => panic!("{}", String::from_utf8_lossy(other)),
+                // Waits for ever.
+                "blpop" => {}
+                other => panic!("{other}"),
+            }
+            match multi {
+                Some((inner, count)) => {
+                    inner.extend(reply);
+                    *count += 1;
+                    encode::simple(replies, "QUEUED");
+                }
+                None => replies.extend(reply),
             }
         }
     }
@@ -206,7 +242,7 @@ impl Rig {
     fn answer(&mut self, most: usize) -> bool {
         let mut idle = true;
         for backend in self.nodes.keys().copied().collect::<Vec<_>>() {
-            let Some((_, replies)) = self.nodes.get_mut(&backend) else { continue };
+            let Some(Connected { replies, .. }) = self.nodes.get_mut(&backend) else { continue };
             let bytes: Vec<u8> = replies.drain(..replies.len().min(most)).collect();
             if !bytes.is_empty() {
                 idle = false;
@@ -482,6 +518,143 @@ fn a_client_that_does_not_read_waits_alone() {
 }
 
 #[test]
+fn a_transaction_goes_to_its_node_as_one_block_between_the_commands_of_others() {
+    let mut rig = Rig::new(&THREE);
+    let (one, other) = (rig.client(), rig.client());
+    rig.say(one, [request("MULTI"), request("SET {t}a 1")].concat());
+    rig.say(other, request("SET {t}a 2"));
+    rig.settle();
+    assert_eq!((rig.got(one).as_str(), rig.got(other).as_str()), ("+OK\r\n+QUEUED\r\n", "+OK\r\n"));
+    rig.say(one, request("MGET {t}a {t}b"));
+    rig.say(other, request("GET {t}a"));
+    rig.say(one, [request("EXEC"), request("GET {t}a")].concat());
+    rig.say(other, request("GET {t}a"));
+    rig.settle();
+    assert_eq!(rig.got(one), "+QUEUED\r\n*2\r\n+OK\r\n*2\r\n$1\r\n1\r\n$-1\r\n$1\r\n1\r\n");
+    assert_eq!(rig.got(other), "$1\r\n2\r\n$1\r\n1\r\n");
+    let seen: Vec<_> = rig.nodes.values().flat_map(|node| node.seen.clone()).collect();
+    assert_eq!(seen, ["set", "get", "multi", "set", "mget", "exec", "get", "get"]);
+}
+
+#[test]
+fn a_refused_command_spoils_its_transaction() {
+    for (text, error) in [
+        ("SET other-slot 1", "-CROSSSLOT Keys in request don't hash to the same slot\r\n"),
+        ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
+        ("NOSUCH", "-ERR unknown command 'NOSUCH', with args beginning with: \r\n"),
+        ("DBSIZE", "-ERR 'dbsize' inside MULTI is not supported by this proxy\r\n"),
+    ] {
+        let mut rig = Rig::new(&THREE);
+        let script = ["MULTI", "SET k 1", text, "EXEC", "GET k"].map(request).concat();
+        let expect = format!("+OK\r\n+QUEUED\r\n{error}-EXECABORT Transaction discarded because of previous errors.\r\n$-1\r\n");
+        assert_eq!(rig.ask(script), expect, "{text}");
+    }
+    assert_eq!(
+        Rig::new(&THREE).ask(["MULTI", "SET k 1", "DISCARD", "GET k"].map(request).concat()),
+        "+OK\r\n+QUEUED\r\n+OK\r\n$-1\r\n"
+    );
+}
+
+#[test]
+fn a_transaction_that_was_not_sent_goes_to_the_new_owner_whole() {
+    let mut rig = Rig::new(&THREE);
+    rig.reachable.remove("a");
+    let key = rig.key_of("a", 0);
+    let client = rig.client();
+    rig.say(
+        client,
+        [request("MULTI"), request(&format!("SET {key} 1")), request(&format!("GET {key}")), request("EXEC")].concat(),
+    );
+    rig.effects();
+    rig.connect();
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn watched_keys_are_watched_on_a_connection_of_their_own_that_comes_back_clean() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    let script =
+        ["WATCH {t}a", "GET {t}a", "MULTI", "SET {t}a 1", "EXEC", "WATCH {t}b", "UNWATCH", "GET {t}a"].map(request).concat();
+    rig.say(client, script);
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n$-1\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\n1\r\n");
+    let seen: BTreeSet<_> = rig.nodes.values().map(|node| node.seen.join(" ")).collect();
+    assert_eq!(seen, ["get get".to_owned(), "watch multi set exec watch unwatch".to_owned()].into());
+    assert_eq!((rig.core.private_count, rig.core.idle_private.len()), (1, 1));
+}
+
+#[test]
+fn commands_do_not_overtake_each_other_where_connections_change() {
+    for (script, expect) in [
+        (["SET {t}a 1", "SELECT 1", "SELECT 0", "GET {t}a"], "+OK\r\n+OK\r\n+OK\r\n$1\r\n1\r\n"),
+        (["SET {t}a 1", "HELLO 2", "RESET", "GET {t}a"], "$1\r\n1\r\n"),
+        (["SET {t}a 1", "WATCH {t}a", "DEL {t}a", "GET {t}a"], "+OK\r\n+OK\r\n:1\r\n$-1\r\n"),
+    ] {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, script.map(request).concat());
+        // Nodes that get and answer one byte at a time, the newest connection first.
+        for _ in 0..2_000 {
+            rig.effects();
+            rig.connect();
+            rig.write_to_nodes(1);
+            rig.answer(1);
+            rig.write_to_clients(usize::MAX);
+            rig.core.resume_paused();
+        }
+        let got = rig.got(client);
+        assert!(got.ends_with(expect), "{script:?}: {got:?}");
+    }
+}
+
+#[test]
+fn a_watch_whose_node_is_lost_fails_the_transaction() {
+    let mut rig = Rig::new(&THREE);
+    let key = rig.key_of("a", 0);
+    let client = rig.client();
+    rig.say(client, request(&format!("WATCH {key}")));
+    rig.settle();
+    rig.kill("a");
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+    rig.say(client, ["MULTI".to_owned(), format!("SET {key} 1"), "EXEC".to_owned()].map(|text| request(&text)).concat());
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n+OK\r\n+QUEUED\r\n*-1\r\n");
+    assert_eq!(rig.core.private_count, 0);
+}
+
+#[test]
+fn a_client_that_leaves_gives_up_its_wait_and_nobody_waits_behind_it() {
+    let mut rig = Rig::new(&THREE);
+    let waiting = rig.client();
+    rig.say(waiting, [request("BLPOP {q} 0"), request("GET {q}")].concat());
+    rig.settle();
+    assert_eq!(rig.got(waiting), "");
+    assert_eq!(rig.ask(request("SET {q}x 1")), "+OK\r\n");
+    rig.pass(TIMEOUT_MS * 10);
+    assert_eq!(rig.nodes.len(), 2);
+    rig.core.session_ended(waiting);
+    rig.settle();
+    assert!(!rig.core.is_open(waiting));
+    assert_eq!((rig.nodes.len(), rig.core.private_count), (1, 0));
+}
+
+#[test]
+fn who_waits_at_a_node_that_loses_the_key_is_told() {
+    let mut rig = Rig::new(&THREE);
+    let key = rig.key_of("a", 0);
+    let client = rig.client();
+    rig.say(client, [request(&format!("BLPOP {key} 0")), request(&format!("GET {key}"))].concat());
+    rig.settle();
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+    rig.settle();
+    assert_eq!(rig.got(client), "-UNBLOCKED the node that the command waited at does not hold its keys any more\r\n$-1\r\n");
+    assert_eq!(rig.core.private_count, 0);
+}
+
+#[test]
 fn connection_commands() {
     for (text, expect) in [
         ("PING", "+PONG\r\n"),
@@ -522,6 +695,8 @@ fn a_password_is_asked_for_and_taken() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Several clients, each with keys of its own, every kind of cut and delay: each gets its own values in its own order.
     #[test]
     fn every_client_gets_its_own_replies_in_order(

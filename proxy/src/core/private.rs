@@ -1,0 +1,168 @@
+//! Node connections that one session has to itself for a while: to wait for data (BLPOP and its kin), or to watch keys (WATCH).
+//!
+//! They come from a pool and go back to it clean. One that is not clean, because its session left in the middle, is closed.
+
+use vrc_cluster::{resp::Args, topology::Owner};
+
+use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX};
+
+use super::{
+    Core, Effect, Flow,
+    backend::{Lane, State, Waiter},
+    session::{Pause, SessionId, Slot},
+};
+
+/// What a private connection is held for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Nothing: it is in the pool.
+    Idle,
+    /// A command that may wait as long as it likes. The key decides whether its node is still the right one to wait at.
+    Waiting { session: SessionId, key: Option<Box<[u8]>> },
+    /// A session's watched keys, all of the place of this one.
+    Watching { session: SessionId, key: Box<[u8]> },
+    /// Nothing, once what was sent has been answered.
+    Finishing,
+}
+
+impl Core {
+    /// Sends a command that may wait over a connection of its own; the session takes no further command until it is answered.
+    pub(super) fn wait(&mut self, index: u32, owner: Owner, key: Option<&[u8]>, args: Args<'_>) -> Flow {
+        if let Some(flow) = self.after_all_before(index) {
+            return flow;
+        }
+        let session = self.session_id(index);
+        let hold = Hold::Waiting { session, key: key.map(Into::into) };
+        let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
+        let of = &mut self.sessions[index as usize];
+        of.private = Some(backend);
+        let sequence = of.push(Slot::Waiting);
+        self.queue(backend, Waiter::new(session, sequence, self.now_ms), args.bytes());
+        self.before_all_after(index)
+    }
+
+    /// A command that goes over another connection than those before it must not overtake them: it is not taken before they are
+    /// answered.
+    pub(super) fn after_all_before(&self, index: u32) -> Option<Flow> {
+        (self.sessions[index as usize].pending() > 0).then_some(Flow::Pause(Pause::Answered))
+    }
+
+    /// Nor may those after it overtake it.
+    pub(super) fn before_all_after(&self, index: u32) -> Flow {
+        if self.sessions[index as usize].pending() > 0 { Flow::Stop(Pause::Answered) } else { Flow::Next }
+    }
+
+    /// A connection to the owner for one session alone; `None` if there can be none, which the client has been told.
+    pub(super) fn take_private(&mut self, index: u32, owner: Owner, hold: Hold) -> Option<u32> {
+        let session = &self.sessions[index as usize];
+        let lane = Lane::new(session.proto, session.db, owner.guest);
+        let node = self.topology.nodes()[usize::from(owner.node)].name.clone();
+        let idle = self.idle_private.iter().position(|&backend| {
+            let backend = &self.backends[backend as usize];
+            backend.lane == lane && backend.node == node
+        });
+        let backend = match idle {
+            Some(at) => self.idle_private.swap_remove(at),
+            None if self.private_count >= PRIVATE_MAX => {
+                self.refuse(index, format!("ERR the proxy's {PRIVATE_MAX} connections for commands that wait are all in use"));
+                return None;
+            }
+            None => {
+                self.private_count += 1;
+                self.add_backend(owner.node, lane)
+            }
+        };
+        self.backends[backend as usize].hold = Some(hold);
+        if self.backends[backend as usize].state == State::Idle {
+            self.connect(backend);
+        }
+        Some(backend)
+    }
+
+    /// A private connection has answered all that it was asked.
+    pub(super) fn private_answered(&mut self, index: u32) {
+        match self.backends[index as usize].hold {
+            Some(Hold::Waiting { session, .. }) => {
+                if self.is_open(session) {
+                    self.sessions[session.index as usize].private = None;
+                }
+                self.release_private(index);
+            }
+            Some(Hold::Finishing) => self.release_private(index),
+            _ => {}
+        }
+    }
+
+    /// Puts a private connection back into the pool, or closes it if it is not clean or not needed.
+    pub(super) fn release_private(&mut self, index: u32) {
+        let backend = &mut self.backends[index as usize];
+        if backend.state == State::Up && backend.pending() == 0 && self.idle_private.len() < PRIVATE_IDLE_MAX {
+            backend.hold = Some(Hold::Idle);
+            self.idle_private.push(index);
+        } else {
+            self.close_private(index);
+        }
+    }
+
+    /// Closes a private connection; whoever still waits on it is answered by the caller, or has left.
+    pub(super) fn close_private(&mut self, index: u32) {
+        self.idle_private.retain(|idle| *idle != index);
+        let backend = &mut self.backends[index as usize];
+        debug_assert!(backend.hold.is_some());
+        backend.incarnation = backend.incarnation.wrapping_add(1);
+        backend.hold = None;
+        backend.forget_all();
+        self.private_count -= 1;
+        self.effects.push(Effect::Disconnect { backend: index });
+        self.free_backend(index);
+    }
+
+    /// A private connection was lost, or could not be opened. Nothing on it is tried again: what it was about was its state.
+    pub(super) fn private_lost(&mut self, index: u32, reason: &str) {
+        let node = self.backends[index as usize].node.clone();
+        self.end_hold(index, &format!("NODEDOWN node {node} was lost before it answered ({reason})"));
+    }
+
+    /// Ends what a private connection was held for: a command that waits gets this error, watched keys count as touched.
+    fn end_hold(&mut self, index: u32, error: &str) {
+        let waiters = self.backends[index as usize].take_waiters();
+        match self.backends[index as usize].hold.clone() {
+            Some(Hold::Waiting { session, .. }) if self.is_open(session) => self.sessions[session.index as usize].private = None,
+            Some(Hold::Watching { session, .. }) if self.is_open(session) => {
+                let session = &mut self.sessions[session.index as usize];
+                session.private = None;
+                session.watch_broken = true;
+            }
+            _ => {}
+        }
+        self.close_private(index);
+        self.fail_all(waiters, error);
+    }
+
+    /// After a change of the map: nobody goes on waiting or watching at a node that is not the keys' any more.
+    pub(super) fn check_private(&mut self) {
+        for index in 0..self.backends.len() as u32 {
+            let backend = &self.backends[index as usize];
+            let key = match &backend.hold {
+                None => continue,
+                Some(Hold::Idle | Hold::Finishing) => None,
+                Some(Hold::Waiting { key, .. }) => key.as_deref(),
+                Some(Hold::Watching { key, .. }) => Some(&**key),
+            };
+            let node = self.topology.index_of(&backend.node).filter(|node| {
+                let node = &self.topology.nodes()[usize::from(*node)];
+                node.up && node.endpoint == backend.endpoint
+            });
+            let stays = match (node, key) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(node), Some(key)) => self.topology.owner(self.topology.place(key)).is_ok_and(|owner| {
+                    owner.node == node && owner.guest == (backend.lane.is_guest() && self.topology.options().guest_databases)
+                }),
+            };
+            if !stays {
+                self.end_hold(index, "UNBLOCKED the node that the command waited at does not hold its keys any more");
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH.
+//!
+//! A transaction's commands are kept here until EXEC, and then go to their node as one block, MULTI to EXEC, over the connection that
+//! everybody shares: a node takes a connection's requests one after the other, so nobody's command can come in between, and no
+//! connection has to be held while a client makes up its mind. What the node would say to each command on queueing is said here; if
+//! it does refuse one after all (it is out of memory, say), EXEC gives its EXECABORT.
+//!
+//! Only WATCH needs a connection of its own, from the first watched key to the EXEC.
+
+use vrc_cluster::{
+    command::{Command, Way},
+    resp::{Args, Frame, RequestFramer, encode},
+    route::{self, Refusal},
+    topology::{Owner, Place},
+};
+
+use crate::limits::TRANSACTION_BYTES_MAX;
+
+use super::{
+    Core, Flow,
+    backend::{Lane, Waiter},
+    private::Hold,
+    session::Slot,
+};
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+
+/// What a session has queued since MULTI.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    /// The requests as they came, one after the other.
+    requests: Vec<u8>,
+    count: u32,
+    /// A key of the transaction: all others have its place.
+    key: Option<Box<[u8]>>,
+    /// A command was refused, so EXEC will be.
+    spoiled: bool,
+}
+
+impl Core {
+    /// MULTI, EXEC and so on, outside of a transaction and inside.
+    pub(super) fn transaction_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        let inside = self.sessions[index as usize].transaction.is_some();
+        match (command.name, inside) {
+            ("multi", false) => {
+                self.sessions[index as usize].transaction = Some(Box::default());
+                self.ok(index);
+            }
+            ("multi", true) => self.refuse(index, "ERR MULTI calls can not be nested"),
+            ("exec", true) => return self.exec(index),
+            ("exec", false) => self.refuse(index, "ERR EXEC without MULTI"),
+            ("discard", true) => {
+                self.sessions[index as usize].transaction = None;
+                self.unwatch(index);
+                self.ok(index);
+            }
+            ("discard", false) => self.refuse(index, "ERR DISCARD without MULTI"),
+            ("watch", true) => self.refuse(index, "ERR WATCH inside MULTI is not allowed"),
+            ("watch", false) => return self.watch(index, command, args),
+            ("unwatch", true) => return self.queue_command(index, command, args),
+            _ => {
+                self.unwatch(index);
+                self.ok(index);
+            }
+        }
+        Flow::Next
+    }
+
+    /// A command inside a transaction.
+    pub(super) fn queue_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        let refusal = match self.check_queued(index, command, args) {
+            Ok(key) => {
+                let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
+                if transaction.requests.len() + args.bytes().len() <= TRANSACTION_BYTES_MAX {
+                    transaction.requests.extend_from_slice(args.bytes());
+                    transaction.count += 1;
+                    if transaction.key.is_none() {
+                        transaction.key = key.map(|key| args[key].into());
+                    }
+                    self.answer_now(index, |out| encode::simple(out, "QUEUED"));
+                    return Flow::Next;
+                }
+                format!("ERR a transaction of more than {TRANSACTION_BYTES_MAX} bytes is not supported by this proxy")
+            }
+            Err(refusal) => refusal.to_string(),
+        };
+        self.spoil(index);
+        self.refuse(index, refusal);
+        Flow::Next
+    }
+
+    /// A command inside a transaction was refused: EXEC will fail.
+    pub(super) fn spoil(&mut self, index: u32) {
+        if let Some(transaction) = &mut self.sessions[index as usize].transaction {
+            transaction.spoiled = true;
+        }
+    }
+
+    /// Whether a command may stand in this session's transaction, and which argument is its first key.
+    fn check_queued(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Result<Option<usize>, Refusal> {
+        match command.way {
+            Way::Keyed | Way::Split(_) | Way::Blocking | Way::AnyNode | Way::Transaction => {}
+            // The node answers these as well as the proxy would.
+            Way::Local if matches!(command.name, "ping" | "echo" | "time") => {}
+            _ => return Err(Refusal::NotInTransaction(command.name)),
+        }
+        if command.other_database(args).is_some() {
+            return Err(Refusal::NotInTransaction(command.name));
+        }
+        let Some(place) = self.router.whole(command, args, &self.topology)? else { return Ok(None) };
+        route::owner(place, &self.topology)?;
+        let session = &self.sessions[index as usize];
+        let queued = session.transaction.as_ref().and_then(|transaction| transaction.key.as_deref());
+        let watched = session.private.and_then(|backend| match &self.backends[backend as usize].hold {
+            Some(Hold::Watching { key, .. }) => Some(&**key),
+            _ => None,
+        });
+        for other in queued.into_iter().chain(watched) {
+            if self.topology.place(other) != place {
+                return Err(Refusal::CrossSlot);
+            }
+        }
+        Ok(self.router.first_key())
+    }
+
+    fn exec(&mut self, index: u32) -> Flow {
+        if self.sessions[index as usize].private.is_some()
+            && let Some(flow) = self.after_all_before(index)
+        {
+            return flow;
+        }
+        let session = &mut self.sessions[index as usize];
+        let transaction = session.transaction.take().expect("inside a transaction");
+        let broken = std::mem::take(&mut session.watch_broken);
+        let watched = session.private;
+        if transaction.spoiled {
+            self.unwatch(index);
+            self.refuse(index, "EXECABORT Transaction discarded because of previous errors.");
+            return Flow::Next;
+        }
+        if broken {
+            // The keys' node changed since: whatever stood in them is gone.
+            self.unwatch(index);
+            let proto = self.sessions[index as usize].proto;
+            self.answer_now(index, |out| encode::null_array(out, proto));
+            return Flow::Next;
+        }
+        if transaction.count == 0 && watched.is_none() {
+            self.answer_now(index, |out| encode::array(out, 0));
+            return Flow::Next;
+        }
+        let backend = match watched {
+            Some(backend) => Ok(backend),
+            None => self.owner_of_requests(&transaction.requests).map(|owner| match owner.or_else(|| self.any_owner(index)) {
+                Some(owner) => {
+                    let session = &self.sessions[index as usize];
+                    self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest))
+                }
+                None => super::NO_BACKEND,
+            }),
+        };
+        let backend = match backend {
+            Ok(super::NO_BACKEND) => {
+                self.refuse(index, Refusal::NoNodeUp.to_string());
+                return Flow::Next;
+            }
+            Ok(backend) => backend,
+            Err(refusal) => {
+                self.refuse(index, refusal.to_string());
+                return Flow::Next;
+            }
+        };
+        if watched.is_none()
+            && let Err(flow) = self.make_ready(index, backend)
+        {
+            if matches!(flow, Flow::Pause(_)) {
+                self.sessions[index as usize].transaction = Some(transaction);
+            }
+            return flow;
+        }
+        let id = self.session_id(index);
+        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        // MULTI's OK and each command's QUEUED have been said already.
+        let waiter = Waiter { skip: transaction.count + 1, ..Waiter::new(id, sequence, self.now_ms) };
+        let to = &mut self.backends[backend as usize];
+        to.push(waiter, |out| {
+            out.extend_from_slice(MULTI);
+            out.extend_from_slice(&transaction.requests);
+            out.extend_from_slice(EXEC);
+        });
+        self.counters.forwarded_total += 1;
+        self.mark_backend(backend);
+        if let Some(backend) = watched {
+            // EXEC ends the watch: the connection goes back once it has answered.
+            self.backends[backend as usize].hold = Some(Hold::Finishing);
+            self.sessions[index as usize].private = None;
+            return self.before_all_after(index);
+        }
+        Flow::Next
+    }
+
+    fn any_owner(&self, index: u32) -> Option<Owner> {
+        self.any_node(index).map(|node| Owner { node, guest: false })
+    }
+
+    /// Who owns all keys of these requests now; `None` if they have no keys.
+    fn owner_of_requests(&mut self, mut requests: &[u8]) -> Result<Option<Owner>, Refusal> {
+        let mut framer = RequestFramer::default();
+        let mut place: Option<Place> = None;
+        while let Ok(Some(Frame::Multibulk(len))) = framer.advance(requests) {
+            let args = Args::new(&requests[..len], framer.args());
+            if let Ok(command) = vrc_cluster::command::resolve(args)
+                && let Some(found) = self.router.whole(command, args, &self.topology)?
+                && place.replace(found).is_some_and(|before| before != found)
+            {
+                return Err(Refusal::CrossSlot);
+            }
+            requests = &requests[len..];
+            framer.reset();
+        }
+        place.map(|place| route::owner(place, &self.topology)).transpose()
+    }
+
+    /// Routes a transaction that was queued for a node but not sent as if its EXEC came now.
+    pub(super) fn transaction_again(&mut self, waiter: Waiter, block: &[u8]) {
+        let requests = &block[MULTI.len()..block.len() - EXEC.len()];
+        let session = &self.sessions[waiter.session as usize];
+        let (proto, db) = (session.proto, session.db);
+        match self.owner_of_requests(requests).map(|owner| owner.or_else(|| self.any_owner(waiter.session))) {
+            Ok(Some(owner)) => {
+                let backend = self.backend_of(owner.node, Lane::new(proto, db, owner.guest));
+                self.wake(backend);
+                self.queue(backend, waiter, block);
+            }
+            Ok(None) => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
+            Err(refusal) => self.fail(waiter, &refusal.to_string()),
+        }
+    }
+
+    fn watch(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        if let Some(flow) = self.after_all_before(index) {
+            return flow;
+        }
+        let owner = match self.router.whole(command, args, &self.topology) {
+            Ok(Some(place)) => match route::owner(place, &self.topology) {
+                Ok(owner) => owner,
+                Err(refusal) => {
+                    self.refuse(index, refusal.to_string());
+                    return Flow::Next;
+                }
+            },
+            Ok(None) => unreachable!("WATCH has a key by its arity"),
+            Err(refusal) => {
+                self.refuse(index, refusal.to_string());
+                return Flow::Next;
+            }
+        };
+        let session = self.session_id(index);
+        let backend = match self.sessions[index as usize].private {
+            Some(backend) => {
+                let same = match &self.backends[backend as usize].hold {
+                    Some(Hold::Watching { key, .. }) => self.topology.place(key) == self.topology.place(&args[1]),
+                    _ => false,
+                };
+                if !same {
+                    self.refuse(index, Refusal::CrossSlot.to_string());
+                    return Flow::Next;
+                }
+                backend
+            }
+            None => {
+                let hold = Hold::Watching { session, key: args[1].into() };
+                let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
+                self.sessions[index as usize].private = Some(backend);
+                backend
+            }
+        };
+        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        self.queue(backend, Waiter::new(session, sequence, self.now_ms), args.bytes());
+        self.before_all_after(index)
+    }
+
+    /// Watches nothing any more.
+    pub(super) fn unwatch(&mut self, index: u32) {
+        let session = &mut self.sessions[index as usize];
+        session.watch_broken = false;
+        if let Some(backend) = session.private.take() {
+            self.backends[backend as usize].hold = Some(Hold::Finishing);
+            self.queue(backend, Waiter::nobody(self.now_ms), UNWATCH);
+        }
+    }
+}
