@@ -5,6 +5,7 @@
 //! that redis would not give.
 
 mod libraries;
+mod old_system;
 mod program;
 mod redis_rs;
 mod redis_tools;
