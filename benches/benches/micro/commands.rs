@@ -2,19 +2,23 @@
 
 use std::hint::black_box;
 
-use criterion::Criterion;
 use vrc_benches::{numbered, request};
 use vrc_cluster::{
-    command::{find_keys, lookup, resolve},
+    command::{find_keys, lookup, lookup_subcommand, resolve},
     resp::{ArgRange, Args, RequestFramer},
 };
 
+use crate::cpu_time::Criterion;
+
 pub(crate) fn resolving(c: &mut Criterion) {
     let mut group = c.benchmark_group("command");
-    for name in ["GET", "get", "ZREVRANGEBYSCORE", "nosuchcommand"] {
+    for name in ["GET", "set", "ZREVRANGEBYSCORE", "georadiusbymember_ro", "nosuchcommand"] {
         group.bench_function(format!("lookup/{name}"), |b| b.iter(|| lookup(black_box(name.as_bytes()))));
     }
-    for words in [["GET", "key"], ["CLIENT", "GETNAME"]] {
+    // The last of its container's rows.
+    let cluster = lookup(b"cluster").expect("a row of the table");
+    group.bench_function("lookup/cluster slots", |b| b.iter(|| lookup_subcommand(cluster, black_box(b"SLOTS"))));
+    for words in [&["GET", "key"][..], &["OBJECT", "ENCODING", "key"]] {
         let (bytes, ranges) = framed(words);
         group.bench_function(format!("resolve/{}", words.join(" ").to_lowercase()), |b| {
             b.iter(|| resolve(black_box(Args::new(&bytes, &ranges))).is_ok());
@@ -27,9 +31,10 @@ pub(crate) fn keys(c: &mut Criterion) {
     let mset: Vec<String> = ["MSET".to_owned()].into_iter().chain(numbered(10).flat_map(|key| [key, "v".into()])).collect();
     for (name, words) in [
         ("get", vec!["GET".to_owned(), "key".into()]),
+        ("set-ex", ["SET", "key", "value", "EX", "10"].map(str::to_owned).to_vec()),
         ("mset-10", mset),
         ("eval-2", ["EVAL", "return 1", "2", "{a}1", "{a}2", "x"].map(str::to_owned).to_vec()),
-        ("xread-2", ["XREAD", "COUNT", "5", "STREAMS", "{a}1", "{a}2", "0", "0"].map(str::to_owned).to_vec()),
+        ("xread-2", ["XREAD", "COUNT", "5", "BLOCK", "0", "STREAMS", "{a}1", "{a}2", "0", "0"].map(str::to_owned).to_vec()),
     ] {
         let (bytes, ranges) = framed(words);
         let args = Args::new(&bytes, &ranges);

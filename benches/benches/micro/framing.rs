@@ -2,10 +2,12 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
+use criterion::Throughput;
 use redis_protocol::resp2::decode::decode_range;
 use vrc_benches::{VALUE_BYTES, array_reply, bulk_reply, key, numbered, request};
 use vrc_cluster::resp::{ReplyFramer, RequestFramer};
+
+use crate::cpu_time::Criterion;
 
 pub(crate) fn requests(c: &mut Criterion) {
     let value = "v".repeat(VALUE_BYTES);

@@ -1,10 +1,12 @@
 //! Micro-benchmarks of the hot path's parts: `cargo bench -p vrc-benches`, and a word behind `--` for some of them.
 //!
-//! One program, so that it is linked once. Each measures for a second or two; for figures to keep, run it on a quiet machine.
+//! One program, so that it is linked once. Each measures a second or two of processor time; a busy machine disturbs that less than
+//! time on the wall, but for figures to keep a quiet one is still better.
 
 #![allow(missing_docs)] // criterion's macros
 
 mod commands;
+mod cpu_time;
 mod framing;
 mod merging;
 mod placing;
@@ -12,10 +14,13 @@ mod routing;
 
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{criterion_group, criterion_main};
+
+use cpu_time::{CpuTime, Criterion};
 
 fn short() -> Criterion {
-    Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_millis(1_000)).sample_size(50)
+    let criterion = criterion::Criterion::default().with_measurement(CpuTime);
+    criterion.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_millis(1_000)).sample_size(50)
 }
 
 criterion_group! {

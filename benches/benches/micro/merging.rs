@@ -2,9 +2,11 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
+use criterion::Throughput;
 use vrc_benches::array_reply;
 use vrc_cluster::{command::Split, merge::Join};
+
+use crate::cpu_time::Criterion;
 
 /// Ten keys over four nodes.
 const PART_OF_KEY: [u16; 10] = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1];

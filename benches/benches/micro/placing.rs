@@ -2,9 +2,11 @@
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Throughput};
 use vrc_benches::{KEY_BYTES, node_map, numbered, topology};
 use vrc_cluster::topology::PlacementKind;
+
+use crate::cpu_time::Criterion;
 
 const KINDS: [PlacementKind; 2] = [PlacementKind::Slots, PlacementKind::Legacy];
 /// Keys that take turns, so that no branch is learned by heart and the table is read all over.

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput};
+use criterion::Throughput;
 use vrc_benches::{Pass, VALUE_BYTES, node_map, numbered, request, topology};
 use vrc_cluster::{
     command::resolve,
@@ -10,6 +10,8 @@ use vrc_cluster::{
     route::Router,
     topology::PlacementKind,
 };
+
+use crate::cpu_time::Criterion;
 
 /// Requests a pipeline.
 const DEPTH: usize = 16;
