@@ -22,7 +22,18 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Writes what the program ended with to standard error.
 pub(crate) fn error(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "vrc: {error:#}");
+    let _ = writeln!(io::stderr(), "vrc: {}", words(error));
+}
+
+/// An error with its causes, leaving out a cause that the text before it has told already, as some errors do.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = text + ": " + &cause;
+        }
+    }
+    text
 }
 
 /// Colours, on a terminal.
@@ -141,6 +152,13 @@ mod tests {
         table.row(["a".into(), String::new(), "1".into()]);
         table.row(["longer".into(), String::new(), "12345".into()]);
         assert_eq!(table.to_string(), "NODE     KEYS\na           1\nlonger  12345");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || anyhow::anyhow!("connection refused");
+        assert_eq!(words(&cause().context("no map")), "no map: connection refused");
+        assert_eq!(words(&cause().context("redis: connection refused").context("no map")), "no map: redis: connection refused");
     }
 
     #[test]

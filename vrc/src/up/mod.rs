@@ -77,7 +77,8 @@ async fn live(plan: &Plan, parts: &mut Parts, events: UnboundedReceiver<Event>) 
 async fn start_proxy(parts: &mut Parts, config: Config, story: &Story, workers: usize) -> anyhow::Result<()> {
     let proxy = match parts.start_proxy(config).await {
         Err(error) if is_address_taken(&error) => {
-            return Err(error.context("another program has the proxy's address; choose another with --listen"));
+            let words = output::words(&error);
+            bail!("{words}; another program has the address: stop that one, or choose another address with --listen");
         }
         result => result?,
     };

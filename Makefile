@@ -1,0 +1,28 @@
+# `make up` is all a new user needs; `make help` lists the rest.
+
+CARGO ?= cargo
+# Further arguments of `vrc up`, as in: make up ARGS="--nodes 8 --listen :7379"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint cargo redis
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: cargo redis ## Build, and run a whole cluster on this machine until Ctrl-C (ARGS="--nodes 8" …)
+	$(CARGO) build --release -p vrc
+	@$(CARGO) run --quiet --release -p vrc -- up $(ARGS)
+
+test: cargo redis ## Run all tests, end to end ones against real redis servers
+	$(CARGO) test --workspace --no-fail-fast
+
+lint: cargo ## Check formatting, and what clippy has to say
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+cargo:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is not here: see https://rustup.rs" >&2; exit 1; }
+
+redis:
+	@scripts/ensure-redis

@@ -1,0 +1,84 @@
+//! A node that dies takes its keys with it, and nothing else.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Cluster, Fleet, LONG, connect, eventually, locate};
+
+/// How soon the others have to answer for a node that was killed.
+const TAKEN_OVER: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_killed_nodes_keys_answer_from_the_others_and_it_comes_back_empty() {
+    let mut cluster = Cluster::start(&Fleet { proxies: 2, ..Fleet::default() });
+    let keys: Vec<String> = (0..2_000).map(|number| format!("key:{number}")).collect();
+    let mut clients: Vec<_> = cluster.proxies.iter().map(|proxy| connect(proxy.port)).collect();
+    for key in &keys {
+        redis::cmd("SET").arg(key).arg("before").exec(&mut clients[0]).unwrap();
+    }
+    let before = cluster.topology();
+    let victim = before.nodes()[0].name.to_string();
+    let (its, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| locate(&before, key.as_bytes()).holder == victim);
+    assert!(its.len() > 300 && others.len() > 900);
+
+    cluster.nodes.get_mut(&victim).unwrap().redis.kill();
+    let killed = Instant::now();
+    for (index, client) in clients.iter_mut().enumerate() {
+        // A few keys of every part of its range; each proxy must have the new map, so each is asked for all of them.
+        for key in its.iter().step_by(10) {
+            eventually(&format!("{key} answered through proxy {index}"), LONG, || {
+                redis::cmd("GET").arg(key).query::<Option<String>>(client).ok().map(|value| assert_eq!(value, None, "{key}"))
+            });
+        }
+    }
+    let taken_over = killed.elapsed();
+    println!("taken over after {taken_over:?}");
+    assert!(taken_over < TAKEN_OVER, "taken over only after {taken_over:?}");
+
+    let without = cluster.topology();
+    for key in &its {
+        redis::cmd("SET").arg(key).arg("meanwhile").exec(&mut clients[1]).unwrap();
+        let now = locate(&without, key.as_bytes());
+        assert!(now.home == victim && now.holder != victim && now.is_guest, "{key}: {now:?}");
+    }
+    for (name, node) in cluster.nodes.iter().filter(|(name, _)| **name != victim) {
+        let guests = node.redis.keys(8);
+        assert!(!guests.is_empty());
+        for guest in guests {
+            assert_eq!(locate(&without, &guest).holder, *name, "{}", String::from_utf8_lossy(&guest));
+        }
+    }
+    assert_values(&mut clients[0], &others, Some("before"));
+
+    cluster.nodes.get_mut(&victim).unwrap().redis.restart();
+    cluster.await_up(4);
+    for proxy in &cluster.proxies {
+        cluster.await_served(proxy, LONG);
+    }
+    assert_values(&mut clients[0], &its, None);
+    assert_values(&mut clients[1], &others, Some("before"));
+    for key in &its {
+        redis::cmd("SET").arg(key).arg("after").exec(&mut clients[0]).unwrap();
+    }
+    assert_values(&mut clients[1], &its, Some("after"));
+
+    // It flaps: what it had, and what the others had for it, is gone for good.
+    cluster.nodes.get_mut(&victim).unwrap().redis.kill();
+    cluster.await_up(3);
+    // What was under way to it gets an error, once; what comes after the new map does not.
+    eventually("the second take-over", LONG, || redis::cmd("GET").arg(its[0]).query::<Option<String>>(&mut clients[0]).ok());
+    eventually("the second take-over", LONG, || redis::cmd("GET").arg(its[0]).query::<Option<String>>(&mut clients[1]).ok());
+    assert_values(&mut clients[0], &its, None);
+    assert_values(&mut clients[1], &others, Some("before"));
+}
+
+fn assert_values(client: &mut redis::Connection, keys: &[&String], expected: Option<&str>) {
+    for batch in keys.chunks(500) {
+        let mut pipe = redis::pipe();
+        for key in batch {
+            pipe.get(key);
+        }
+        let values: Vec<Option<String>> = pipe.query(client).unwrap();
+        let wrong = batch.iter().zip(&values).find(|(_, value)| value.as_deref() != expected);
+        assert_eq!(wrong, None, "expected {expected:?}");
+    }
+}

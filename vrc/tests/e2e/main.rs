@@ -1,0 +1,7 @@
+//! End-to-end tests: the real program, real redis servers, real sockets.
+
+mod cluster_up;
+mod failover;
+mod keys;
+mod show;
+mod support;

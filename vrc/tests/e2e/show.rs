@@ -1,0 +1,105 @@
+//! `vrc status` and `vrc where`.
+
+use serde_json::Value;
+
+use crate::support::{Cluster, Fleet, LONG, Process, connect, eventually};
+
+fn run(args: &[&str]) -> (Option<i32>, String) {
+    let mut process = Process::vrc(args);
+    let code = process.end(LONG).code();
+    (code, process.output())
+}
+
+fn json(args: &[&str]) -> Value {
+    let (code, output) = run(args);
+    assert_eq!(code, Some(0), "{output}");
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+#[test]
+fn status_shows_every_node_and_who_is_gone() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 3.0], proxies: 1 });
+    let mut client = connect(cluster.port());
+    for number in 0..400 {
+        redis::cmd("SET").arg(format!("key:{number}")).arg(number).exec(&mut client).unwrap();
+    }
+    let url = format!("redis://127.0.0.1:{}", cluster.master.port());
+    let report = json(&["status", "--master", &url, "--json"]);
+    assert_eq!((&report["nodes_up"], &report["master"]), (&2.into(), &url.as_str().into()));
+    assert!(report["epoch"].is_u64() && report["leader"].is_string(), "{report}");
+    let nodes = report["nodes"].as_array().unwrap();
+    assert_eq!(nodes.iter().map(|node| node["keys"].as_u64().unwrap()).sum::<u64>(), 400, "{report}");
+    let shares: Vec<f64> = nodes.iter().map(|node| node["share"].as_f64().unwrap()).collect();
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6);
+    for (node, share) in nodes.iter().zip(shares) {
+        assert!((share - node["weight"].as_f64().unwrap() / 4.0).abs() < 0.05, "{report}");
+        assert!(node["memory_bytes"].as_u64().unwrap() > 100_000 && node["unreachable"].is_null(), "{report}");
+    }
+
+    let victim = nodes[0]["name"].as_str().unwrap().to_owned();
+    cluster.nodes.get_mut(&victim).unwrap().redis.kill();
+    cluster.await_up(1);
+    let (code, text) = run(&["status", "-p", &cluster.master.port().to_string()]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("2, 1 up"), "{text}");
+    let line = text.lines().find(|line| line.starts_with(&victim)).unwrap();
+    assert!(line.contains("down") && line.contains("0.0 %") && line.contains("unreachable: Connection refused"), "{text}");
+    // Every row's state stands under its heading.
+    let column = text.lines().find_map(|line| line.find("STATE")).unwrap();
+    assert!(line[column..].starts_with("down"), "{text}");
+}
+
+#[test]
+fn where_tells_home_holder_and_database() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 1 });
+    let master = cluster.master.port().to_string();
+    let before = json(&["where", "123456789", "{123456789}:x", "-p", &master, "-n", "2", "--json"]);
+    assert_eq!((&before[0]["slot"], &before[1]["slot"]), (&0x31c3.into(), &0x31c3.into()));
+    assert_eq!((&before[0]["holder"], &before[0]["database"]), (&before[0]["home"], &2.into()));
+    let home = before[0]["home"].as_str().unwrap().to_owned();
+
+    cluster.nodes.get_mut(&home).unwrap().redis.kill();
+    cluster.await_up(1);
+    let after = json(&["where", "123456789", "-p", &master, "--json"]);
+    assert_eq!((&after[0]["home"], &after[0]["database"]), (&home.as_str().into(), &8.into()));
+    assert_ne!(after[0]["holder"], after[0]["home"]);
+    let (_, text) = run(&["where", "123456789", "-p", &master]);
+    assert!(text.starts_with("KEY ") && text.contains("12739"), "{text}");
+
+    cluster.nodes.values_mut().for_each(|node| node.redis.kill());
+    eventually("nobody up", LONG, || {
+        let nowhere = json(&["where", "123456789", "-p", &master, "--json"]);
+        (nowhere[0]["unowned"] == "no node is up" && nowhere[0]["holder"].is_null()).then_some(())
+    });
+}
+
+#[test]
+fn without_a_master_they_say_so_in_one_line() {
+    let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap().to_string();
+    for args in [&["status", "-p", &port][..], &["where", "key", "-p", &port]] {
+        let (code, output) = run(args);
+        assert_eq!(code, Some(1));
+        assert_eq!(output.lines().count(), 1, "{output}");
+        assert!(output.starts_with("vrc: ") && output.contains(&port) && output.contains("onnection refused"), "{output}");
+    }
+}
+
+#[test]
+fn nonsense_is_a_usage_error() {
+    for args in [
+        &["status", "--master", "http://127.0.0.1"][..],
+        &["proxy"],
+        &["proxy", "--nodes", "127.0.0.1:1@1000"],
+        &["agent", "-w", "0"],
+        &["coordinator", "--lease", "soon"],
+        &["up", "--nodes", "0"],
+        &["where"],
+        &["dance"],
+    ] {
+        let (code, output) = run(args);
+        assert_eq!(code, Some(2), "{args:?}: {output}");
+    }
+    let (code, output) = run(&["proxy", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(output.contains("--listen") && output.contains("VRC_LISTEN"), "{output}");
+}

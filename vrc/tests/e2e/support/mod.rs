@@ -1,0 +1,61 @@
+//! What the tests stand on. Everything that is started ends with the value that stands for it, also when a test fails.
+
+mod cluster;
+mod process;
+mod redis_server;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) use cluster::{Cluster, Fleet, Proxy, locate};
+pub(crate) use process::{Process, is_running, pid, vrc};
+pub(crate) use redis_server::RedisServer;
+
+/// Generous: for what has no limit of its own on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Waits till `condition` gives something, and returns that; fails the test after `limit`.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A connection whose commands fail rather than wait for ever.
+pub(crate) fn connect(port: u16) -> redis::Connection {
+    try_connect(port).unwrap_or_else(|error| panic!("cannot connect to port {port}: {error}"))
+}
+
+/// See [`connect`].
+pub(crate) fn try_connect(port: u16) -> redis::RedisResult<redis::Connection> {
+    let client = redis::Client::open(("127.0.0.1", port))?;
+    let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    connection.set_write_timeout(Some(Duration::from_secs(10)))?;
+    Ok(connection)
+}
+
+/// Random numbers that are the same in every run (splitmix64).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

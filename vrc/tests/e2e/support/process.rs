@@ -1,0 +1,126 @@
+//! A process that does not outlive its test.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::eventually;
+
+/// A running program: killed when dropped, its output shown if the test has failed by then.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts this project's program.
+    pub(crate) fn vrc<S: AsRef<str>>(args: &[S]) -> Self {
+        let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
+        Process::start(&format!("vrc {}", args.join(" ")), vrc(&args))
+    }
+
+    /// Starts any program.
+    pub(crate) fn start(name: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let lines = Arc::default();
+        let readers = [
+            child.stdout.take().map(|stdout| read_lines(stdout, &lines)),
+            child.stderr.take().map(|stderr| read_lines(stderr, &lines)),
+        ];
+        Process { name: name.to_owned(), child, lines, readers: readers.into_iter().flatten().collect() }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Not reaped yet, so the number is still its own.
+        kill_process(pid(self.child.id()), signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("its state is known").is_some()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub(crate) fn end(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        let status = eventually(&what, limit, || self.child.try_wait().expect("its state is known"));
+        let deadline = Instant::now() + Duration::from_secs(1);
+        // What it wrote last is on its way; a child of its own may hold the pipe open for longer.
+        while self.readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        status
+    }
+
+    /// What it wrote so far, to standard output and standard error.
+    pub(crate) fn output(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line with `text` in it, and returns the first such line.
+    #[track_caller]
+    pub(crate) fn line_with(&self, text: &str, limit: Duration) -> String {
+        eventually(&format!("a line with {text:?} from {}", self.name), limit, || {
+            self.lines.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("---- {}\n{}", self.name, self.output());
+        }
+    }
+}
+
+/// The program, untouched by the environment of whoever runs the tests.
+pub(crate) fn vrc(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vrc"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VRC_")) {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
+/// Whether a process runs; a zombie does not.
+pub(crate) fn is_running(pid: u32) -> bool {
+    // In `pid (name) state …` the name may hold anything, so the last parenthesis counts.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+pub(crate) fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("a process id")).expect("a process id")
+}
+
+fn read_lines(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    let lines = Arc::clone(lines);
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            lines.lock().unwrap().push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+    })
+}
