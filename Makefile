@@ -3,12 +3,14 @@
 CARGO ?= cargo
 # Further arguments of `vrc up`, as in: make up ARGS="--nodes 8 --listen :7379"
 ARGS ?=
+# Options of the side-by-side benchmark, as in: make bench BENCH="--quick --workers 1,2"
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint cargo redis
+.PHONY: help up test lint bench bench-guard cargo redis
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: cargo redis ## Build, and run a whole cluster on this machine until Ctrl-C (ARGS="--nodes 8" …)
 	$(CARGO) build --release -p vrc
@@ -20,6 +22,13 @@ test: cargo redis ## Run all tests, end to end ones against real redis servers
 lint: cargo ## Check formatting, and what clippy has to say
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench: cargo ## Load on this proxy and on others, side by side (BENCH="--quick"; rivals: see benches/README.md)
+	$(CARGO) build --release -p vrc
+	python3 benches/side-by-side $(BENCH)
+
+bench-guard: cargo ## Count the hot path's instructions; more than 5 % over the baseline fails
+	python3 benches/guard.py
 
 cargo:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is not here: see https://rustup.rs" >&2; exit 1; }
