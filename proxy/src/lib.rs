@@ -3,17 +3,20 @@
 //! [`Proxy::start`] binds the listeners, follows the node map, and starts the workers. A worker owns its clients and its own node
 //! connections; nothing is shared between workers but the topology and counters.
 
+mod admin;
 mod config;
 mod connect;
 mod core;
 mod limits;
 mod listen;
+mod metrics;
 mod socket;
 mod stats;
 mod watch;
 mod worker;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     thread,
     time::SystemTime,
@@ -34,6 +37,7 @@ use vrc_cluster::{
 pub use config::{Config, FixedNode, ListenAddr, ParseError, Source};
 
 use crate::{
+    admin::Admin,
     core::{Identity, Settings},
     limits::{DATABASES, DATABASES_WITH_GUESTS},
     listen::{Door, Listener},
@@ -45,6 +49,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Proxy {
     listening: Vec<ListenAddr>,
+    admin: Option<SocketAddr>,
     topology: Arc<ArcSwap<Topology>>,
     changes: signal::Receiver<Epoch>,
     workers: Vec<WorkerHandle>,
@@ -58,7 +63,7 @@ impl Proxy {
     /// told so until it has; [`Proxy::changes`] tells when that is over.
     ///
     /// # Errors
-    /// If an address cannot be listened on, or a thread cannot be started.
+    /// If an address cannot be listened on, the one for metrics included, or a thread cannot be started.
     pub async fn start(config: Config) -> anyhow::Result<Proxy> {
         anyhow::ensure!(!config.listen.is_empty(), "the proxy has no address to listen on");
         anyhow::ensure!(config.workers > 0, "the proxy needs at least one worker");
@@ -67,6 +72,10 @@ impl Proxy {
             listeners.push(Listener::bind(address).with_context(|| format!("cannot listen on {address}"))?);
         }
         let listening = listeners.iter().map(Listener::address).collect::<Result<Vec<_>, _>>()?;
+        let admin = match config.admin {
+            Some(address) => Some(admin::bind(address).await.with_context(|| format!("cannot serve metrics on {address}"))?),
+            None => None,
+        };
 
         let stop = CancellationToken::new();
         let (suspicions, suspected) = mpsc::channel(watch::SUSPICIONS_MAX);
@@ -84,12 +93,31 @@ impl Proxy {
         tasks.push(tokio::spawn(tell_workers(workers.clone(), watched.changes.clone())));
         let door = Door { workers: workers.clone(), clients_max: config.clients_max, next_id: Arc::new(AtomicU64::new(1)) };
         tasks.extend(listeners.into_iter().map(|listener| tokio::spawn(listen::serve(listener, door.clone(), stop.clone()))));
-        Ok(Proxy { listening, topology: watched.topology, changes: watched.changes, workers, threads, tasks, stop })
+        let admin_address = admin.as_ref().map(|listener| listener.local_addr()).transpose()?;
+        if let Some(listener) = admin {
+            let state = Admin { topology: watched.topology.clone(), stats, follower: watched.follower.clone() };
+            tasks.push(tokio::spawn(admin::serve(listener, state, stop.clone())));
+        }
+        Ok(Proxy {
+            listening,
+            admin: admin_address,
+            topology: watched.topology,
+            changes: watched.changes,
+            workers,
+            threads,
+            tasks,
+            stop,
+        })
     }
 
     /// Where clients can connect, with the ports that were found where 0 was asked for.
     pub fn listening(&self) -> &[ListenAddr] {
         &self.listening
+    }
+
+    /// Where metrics and health are served, with the port that was found where 0 was asked for.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// The topology that commands are routed by now.

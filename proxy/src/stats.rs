@@ -5,8 +5,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// Whether a number only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Counts since the start.
+    Counter,
+    /// Stands for what is now.
+    Gauge,
+}
+
 macro_rules! counters {
-    ($(#[doc = $doc:literal] $name:ident),* $(,)?) => {
+    ($(#[doc = $doc:literal] $kind:ident $name:ident),* $(,)?) => {
         /// A worker's own counters.
         #[derive(Debug, Default, Clone, Copy)]
         pub(crate) struct Counters {
@@ -32,43 +41,52 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Every counter with its name and what it counts.
-            pub(crate) fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($name), $doc, self.$name)),*].into_iter()
+            /// Every counter, with what it counts.
+            pub(crate) fn each(&self) -> impl Iterator<Item = Reading> {
+                [$(Reading { name: stringify!($name), help: $doc, kind: Kind::$kind, value: self.$name }),*].into_iter()
             }
         }
     };
 }
 
+/// One of a worker's counters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) value: u64,
+}
+
 counters! {
     #[doc = "Client connections now."]
-    clients,
+    Gauge clients,
     #[doc = "Client connections since the start."]
-    connections_total,
+    Counter connections_total,
     #[doc = "Commands taken from clients."]
-    commands_total,
+    Counter commands_total,
     #[doc = "Requests sent to nodes; each part of a split command is one."]
-    forwarded_total,
+    Counter forwarded_total,
     #[doc = "Commands that were sent to several nodes."]
-    split_total,
+    Counter split_total,
     #[doc = "Error replies of the proxy itself."]
-    errors_total,
+    Counter errors_total,
     #[doc = "Clients that sent something that is not RESP."]
-    protocol_errors,
+    Counter protocol_errors,
     #[doc = "Requests given to another node because the map changed before they were sent."]
-    rerouted_total,
+    Counter rerouted_total,
     #[doc = "Times that a client had to wait for room."]
-    pauses_total,
+    Counter pauses_total,
     #[doc = "Clients that wait for room now."]
-    paused,
+    Gauge paused,
     #[doc = "Clients cut off because they left too much unread."]
-    cut_off_total,
+    Counter cut_off_total,
     #[doc = "Node connections that stand now."]
-    backends_up,
+    Gauge backends_up,
     #[doc = "Bytes read from clients."]
-    bytes_in,
+    Counter bytes_in,
     #[doc = "Bytes written to clients."]
-    bytes_out,
+    Counter bytes_out,
 }
 
 /// All workers' counters.
@@ -84,6 +102,16 @@ impl AllStats {
 
     pub(crate) fn of(&self, worker: usize) -> std::sync::Arc<Stats> {
         self.workers[worker].clone()
+    }
+
+    /// Every worker's counters, in order.
+    pub(crate) fn of_each(&self) -> Vec<Counters> {
+        let counters = |stats: &std::sync::Arc<Stats>| {
+            let mut counters = Counters::default();
+            stats.add_to(&mut counters);
+            counters
+        };
+        self.workers.iter().map(counters).collect()
     }
 
     pub(crate) fn sum(&self) -> Counters {

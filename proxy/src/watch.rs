@@ -37,6 +37,8 @@ pub(crate) struct Watched {
     pub(crate) topology: Arc<ArcSwap<Topology>>,
     /// The epoch of `topology`; changes whenever that does.
     pub(crate) changes: signal::Receiver<Epoch>,
+    /// What follows the master, if there is one.
+    pub(crate) follower: Option<Arc<TopologyWatch>>,
     pub(crate) tasks: Vec<JoinHandle<()>>,
 }
 
@@ -50,15 +52,17 @@ pub(crate) fn start(source: &Source, placement: &PlacementOptions, suspected: mp
 
 /// The topology that a master's node map gives.
 fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::Receiver<Suspicion>) -> Watched {
-    let watch = TopologyWatch::start(master.clone(), WatchOptions { placement: placement.clone(), ..WatchOptions::default() });
+    let options = WatchOptions { placement: placement.clone(), ..WatchOptions::default() };
+    let watch = Arc::new(TopologyWatch::start(master.clone(), options));
     let (topology, changes) = (watch.shared(), watch.changes());
     let reporter =
         Reporter { master: master.clone(), name: format!("proxy of process {}", std::process::id()), told: HashMap::new() };
+    let kept = watch.clone();
     let task = tokio::spawn(async move {
         reporter.run(suspected).await;
-        drop(watch);
+        drop(kept);
     });
-    Watched { topology, changes, tasks: vec![task] }
+    Watched { topology, changes, follower: Some(watch), tasks: vec![task] }
 }
 
 /// Tells the coordinator of nodes that could not be used.
@@ -115,7 +119,7 @@ fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc:
             tracing::warn!(node = %suspicion.node, "{}", suspicion.reason);
         }
     });
-    Watched { topology, changes, tasks: vec![task] }
+    Watched { topology, changes, follower: None, tasks: vec![task] }
 }
 
 fn known(node: &FixedNode) -> Node {

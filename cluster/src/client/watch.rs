@@ -223,7 +223,12 @@ impl Follower {
 
     async fn hear(&mut self, payload: &[u8]) {
         match serde_json::from_slice(payload) {
-            Ok(ClientBusMessage::UpdateNodes { node_map, epoch }) => self.offer(node_map, epoch).await,
+            Ok(ClientBusMessage::UpdateNodes { node_map, epoch }) => {
+                if !node_map.is_empty() {
+                    self.trouble.store(None);
+                }
+                self.offer(node_map, epoch).await;
+            }
             Err(error) => self.said.say(format!("a message on {CLIENT_BUS} is not taken: {error}")),
         }
     }
