@@ -2,6 +2,8 @@
 //!
 //! A failed part fails the whole: its error is the reply, never a short or shifted result.
 
+use std::fmt;
+
 use crate::{
     command::{Merge, Split},
     resp::{array_elements, encode, parse_integer},
@@ -15,10 +17,24 @@ enum Rule {
     Min,
     Max,
     Concat,
+    SumPairs,
     And,
     First,
+    /// `SCAN`: one part, whose cursor is replaced.
+    Scan,
+    /// One value that is not null, from part `number` on in turn.
+    AnyValue,
     /// As the first, and errors only count if there is nothing else.
     AnyOk,
+}
+
+/// See [`Join::start_scan`].
+struct NextCursor(Box<dyn Fn(u64) -> u64>);
+
+impl fmt::Debug for NextCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NextCursor")
+    }
 }
 
 /// Gathers the replies of one request's parts. Made to be used again: [`Join::start`] keeps the buffers.
@@ -35,8 +51,10 @@ pub struct Join {
     bytes: Vec<u8>,
     /// Sum, least or greatest so far; number of elements for [`Rule::Concat`].
     number: i64,
-    /// [`Rule::And`] over arrays.
+    /// [`Rule::And`] over arrays, and the sums of [`Rule::SumPairs`].
     numbers: Vec<i64>,
+    /// [`Rule::Scan`]: the client's cursor for a node's.
+    next_cursor: Option<NextCursor>,
     /// Type byte of the first reply that was no error; 0 before it came.
     kind: u8,
     error: Vec<u8>,
@@ -53,6 +71,7 @@ impl Default for Join {
             bytes: Vec::new(),
             number: 0,
             numbers: Vec::new(),
+            next_cursor: None,
             kind: 0,
             error: Vec::new(),
         }
@@ -86,10 +105,25 @@ impl Join {
                 Merge::Min => Rule::Min,
                 Merge::Max => Rule::Max,
                 Merge::Concat => Rule::Concat,
+                Merge::SumPairs => Rule::SumPairs,
                 Merge::And => Rule::And,
             },
             parts,
         );
+    }
+
+    /// Starts over for a SCAN of one node: `next_cursor` makes of that node's cursor the one that the client gets.
+    pub fn start_scan(&mut self, next_cursor: impl Fn(u64) -> u64 + 'static) {
+        self.start(Rule::Scan, 1);
+        self.next_cursor = Some(NextCursor(Box::new(next_cursor)));
+    }
+
+    /// Starts over for a request that went to `parts` nodes whole, of which one reply that is not null is wanted: the first of part
+    /// `first` and those after it in turn.
+    pub fn start_any_value(&mut self, parts: usize, first: usize) {
+        self.start(Rule::AnyValue, parts);
+        self.number = first as i64;
+        self.elements.resize(parts, (0, 0));
     }
 
     fn start(&mut self, rule: Rule, parts: usize) {
@@ -154,6 +188,24 @@ impl Join {
                 encode::header(out, self.kind, self.number as usize);
                 out.extend_from_slice(&self.bytes);
             }
+            Rule::Scan => out.extend_from_slice(&self.bytes),
+            Rule::AnyValue => {
+                let replies = |at: usize| {
+                    let (start, len) = self.elements[at % self.elements.len()];
+                    &self.bytes[start as usize..(start + len) as usize]
+                };
+                let first = self.number as usize;
+                let found =
+                    (first..first + self.elements.len()).map(replies).find(|reply| !matches!(*reply, b"$-1\r\n" | b"_\r\n"));
+                out.extend_from_slice(found.unwrap_or_else(|| replies(first)));
+            }
+            Rule::SumPairs => {
+                encode::array(out, self.numbers.len() * 2);
+                for (&(start, len), &number) in self.elements.iter().zip(&self.numbers) {
+                    out.extend_from_slice(&self.bytes[start as usize..(start + len) as usize]);
+                    encode::integer(out, number);
+                }
+            }
             Rule::And if self.kind == b':' => encode::integer(out, self.number),
             Rule::And => {
                 encode::array(out, self.numbers.len());
@@ -197,6 +249,38 @@ impl Join {
                     self.bytes.extend_from_slice(element);
                 }
                 Some(())
+            }
+            Rule::Scan => {
+                let mut elements = array_elements(reply)?;
+                let cursor = elements.next()?.strip_prefix(b"$")?.split(|byte| *byte == b'\n').nth(1)?.strip_suffix(b"\r")?;
+                let cursor: u64 = std::str::from_utf8(cursor).ok()?.parse().ok()?;
+                let cursor = (self.next_cursor.take()?.0)(cursor);
+                encode::array(&mut self.bytes, 2);
+                encode::bulk(&mut self.bytes, cursor.to_string().as_bytes());
+                self.bytes.extend_from_slice(elements.next()?);
+                Some(())
+            }
+            Rule::AnyValue => {
+                *self.elements.get_mut(usize::from(part))? =
+                    (u32::try_from(self.bytes.len()).ok()?, u32::try_from(reply.len()).ok()?);
+                self.bytes.extend_from_slice(reply);
+                Some(())
+            }
+            Rule::SumPairs => {
+                let mut elements = array_elements(reply)?;
+                let mut pair = 0;
+                while let Some(name) = elements.next() {
+                    let number = integer(elements.next()?)?;
+                    if first {
+                        self.elements.push((u32::try_from(self.bytes.len()).ok()?, u32::try_from(name.len()).ok()?));
+                        self.bytes.extend_from_slice(name);
+                        self.numbers.push(number);
+                    } else {
+                        *self.numbers.get_mut(pair)? += number;
+                    }
+                    pair += 1;
+                }
+                (pair == self.numbers.len()).then_some(())
             }
             Rule::And => match self.kind {
                 b':' => self.fold(first, integer(reply)?, i64::min),
@@ -295,9 +379,36 @@ mod tests {
         assert_eq!(all(Merge::AllOk, &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
         assert_eq!(all(Merge::AllOk, &["+OK\r\n", "-ERR no\r\n"]), "-ERR no\r\n");
         assert_eq!(all(Merge::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"]), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        let pairs = ["*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n", "*4\r\n$1\r\na\r\n:0\r\n$1\r\nb\r\n:3\r\n"];
+        assert_eq!(all(Merge::SumPairs, &pairs), "*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:3\r\n");
         assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "+OK\r\n", "-NOTBUSY no\r\n"]), "+OK\r\n");
         assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "-ERR no\r\n"]), "-NOTBUSY no\r\n");
         assert_eq!(all(Merge::Concat, &["~1\r\n$1\r\na\r\n", "~0\r\n"]), "~1\r\n$1\r\na\r\n");
+    }
+
+    #[test]
+    fn a_scan_gets_the_clients_cursor() {
+        let mut join = Join::default();
+        join.start_scan(|cursor| cursor * 100 + 7);
+        assert!(join.add(0, b"*2\r\n$2\r\n17\r\n*1\r\n$1\r\nk\r\n"));
+        let mut out = Vec::new();
+        join.finish(&mut out);
+        assert_eq!(out, b"*2\r\n$4\r\n1707\r\n*1\r\n$1\r\nk\r\n");
+    }
+
+    #[test]
+    fn a_random_key_is_one_that_there_is() {
+        for (first, expect) in [(0, "$1\r\na\r\n"), (1, "$1\r\nb\r\n"), (2, "$1\r\nb\r\n"), (3, "$1\r\na\r\n")] {
+            let mut join = Join::default();
+            join.start_any_value(4, first);
+            join.add(2, b"$1\r\nb\r\n");
+            join.add(1, b"$-1\r\n");
+            join.add(0, b"$1\r\na\r\n");
+            assert!(join.add(3, b"$-1\r\n"));
+            let mut out = Vec::new();
+            join.finish(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expect);
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub(crate) const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 /// Above [`vrc_cluster::resp::BULK_BYTES_MAX`], so that a reply with the longest value passes.
 pub(crate) const CLIENT_OUTPUT_MAX_BYTES: usize = 1024 * 1024 * 1024;
 
+/// Likewise of messages for a client that subscribes and does not read (redis's default for the class `pubsub`).
+pub(crate) const SUBSCRIBER_OUTPUT_MAX_BYTES: usize = 32 * 1024 * 1024;
+
 /// Bytes that may wait to be written to one node connection; past it, clients that send there wait.
 pub(crate) const NODE_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// Commands that may await their reply on one node connection; past it, likewise.
@@ -42,6 +45,8 @@ pub(crate) const RECONNECT_MS_MAX: u64 = 1_000;
 /// What was sent to a node that left the map may still be answered for so long, in ms.
 pub(crate) const RETIRE_MS: u64 = 1_000;
 
+const _: () =
+    assert!(CLIENT_OUTPUT_PAUSE_BYTES < SUBSCRIBER_OUTPUT_MAX_BYTES && SUBSCRIBER_OUTPUT_MAX_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(vrc_cluster::resp::BULK_BYTES_MAX < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);

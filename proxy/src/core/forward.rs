@@ -2,7 +2,8 @@
 
 use vrc_cluster::{
     command::{self, Categories, Command, Merge, Split, Unresolved, Way},
-    resp::{Args, Frame, RequestFramer, encode, parse_integer},
+    merge::Join,
+    resp::{Args, Frame, Proto, RequestFramer, encode, parse_integer},
     route::{Refusal, Route},
     topology::{NodeIndex, Owner},
 };
@@ -36,6 +37,10 @@ impl Core {
             self.refuse(index, "ERR DB index is out of range");
             return Flow::Next;
         }
+        if session.subscriptions.is_some() && session.proto == Proto::Resp2 && !self.may_while_subscribed(index, command) {
+            return Flow::Next;
+        }
+        let session = &self.sessions[index as usize];
         if session.transaction.is_some() && command.way != Way::Transaction && !matches!(command.name, "quit" | "reset") {
             return self.queue_command(index, command, args);
         }
@@ -69,10 +74,10 @@ impl Core {
     fn session_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         match command.way {
             Way::Transaction => self.transaction_command(index, command, args),
-            _ => {
-                self.refuse_command(index, &Refusal::Unsupported(command.name));
-                Flow::Next
-            }
+            Way::Scan => self.scan(index, args),
+            Way::RandomKey => self.random_key(index, args),
+            Way::PubSub => self.pubsub_command(index, command, args),
+            _ => unreachable!("{} is no command of a session", command.name),
         }
     }
 
@@ -87,7 +92,7 @@ impl Core {
 
     /// The whole request to one node.
     #[inline]
-    fn forward(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
+    pub(super) fn forward(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
         let session = &self.sessions[index as usize];
         let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest));
         if let Err(flow) = self.make_ready(index, backend) {
@@ -199,7 +204,7 @@ impl Core {
     }
 
     /// The whole request to every node that is up, and where it is about the keys of a database, to the guests of that database too.
-    fn forward_all(&mut self, index: u32, command: &'static Command, merge: Merge, args: Args<'_>) -> Flow {
+    pub(super) fn forward_all(&mut self, index: u32, command: &'static Command, merge: Merge, args: Args<'_>) -> Flow {
         let session = &self.sessions[index as usize];
         let (proto, db) = (session.proto, session.db);
         let mut targets = std::mem::take(&mut self.part_targets);
@@ -211,12 +216,20 @@ impl Core {
                 targets.push((self.backend_of(node, Lane::new(proto, db, true)), 0));
             }
         }
-        let flow = self.forward_to(index, &targets, merge, args);
+        let count = targets.len();
+        let flow = self.forward_to(index, &targets, args, |join| join.start_all(merge, count));
         self.part_targets = targets;
         flow
     }
 
-    fn forward_to(&mut self, index: u32, targets: &[(u32, usize)], merge: Merge, args: Args<'_>) -> Flow {
+    /// The whole request to these backends; `start` says how their replies become one.
+    pub(super) fn forward_to(
+        &mut self,
+        index: u32,
+        targets: &[(u32, usize)],
+        args: Args<'_>,
+        start: impl FnOnce(&mut Join),
+    ) -> Flow {
         if targets.is_empty() {
             self.refuse_command(index, &Refusal::NoNodeUp);
             return Flow::Next;
@@ -227,7 +240,7 @@ impl Core {
             }
         }
         let join = self.new_join();
-        self.joins[join as usize].start_all(merge, targets.len());
+        start(&mut self.joins[join as usize]);
         let session = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Join(join));
         let waiter = Waiter::new(session, sequence, self.now_ms);
@@ -244,7 +257,7 @@ impl Core {
         self.mark_backend(backend);
     }
 
-    fn new_join(&mut self) -> u32 {
+    pub(super) fn new_join(&mut self) -> u32 {
         self.free_joins.pop().unwrap_or_else(|| {
             self.joins.push(Default::default());
             (self.joins.len() - 1) as u32
@@ -312,7 +325,12 @@ impl Core {
                 Some(backend) => self.queue(backend, waiter, args.bytes()),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
-            (Ok(Route::Local | Route::Session | Route::Wait(_) | Route::WaitAnywhere), _) => {
+            (Ok(Route::Session), _) => match origin {
+                Some(backend) => self.queue(backend, waiter, args.bytes()),
+                None if command.way == Way::Scan => self.scan_past(waiter),
+                None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
+            },
+            (Ok(Route::Local | Route::Wait(_) | Route::WaitAnywhere), _) => {
                 unreachable!("never queued on a connection that others share")
             }
             (Err(refusal), _) => self.fail(waiter, &refusal.to_string()),

@@ -12,6 +12,7 @@ use vrc_cluster::{
 
 use super::{
     ClientFilter, Core, Effect, Flow,
+    pubsub::Kind,
     session::{Peer, Session, Slot},
 };
 
@@ -104,7 +105,14 @@ impl Core {
     }
 
     fn ping(&mut self, index: u32, args: Args<'_>) {
+        let session = &self.sessions[index as usize];
         match args.len() {
+            // Where a client of RESP2 listens, every reply has to look like a message.
+            1 | 2 if session.subscriptions.is_some() && session.proto == Proto::Resp2 => self.answer_now(index, |out| {
+                encode::array(out, 2);
+                encode::bulk(out, b"pong");
+                encode::bulk(out, args.get(1).unwrap_or_default());
+            }),
             1 => self.answer_now(index, |out| encode::simple(out, "PONG")),
             2 => self.answer_now(index, |out| encode::bulk(out, &args[1])),
             _ => self.refuse(index, "ERR wrong number of arguments for 'ping' command"),
@@ -224,6 +232,7 @@ impl Core {
     fn reset(&mut self, index: u32) {
         self.sessions[index as usize].transaction = None;
         self.unwatch(index);
+        self.drop_subscriptions(index);
         let authenticated = self.settings.password.is_none();
         let session = &mut self.sessions[index as usize];
         session.proto = Proto::Resp2;
@@ -318,8 +327,9 @@ impl Core {
             Some(Peer::Unix { path }) => (format!("{path}:0"), format!("{path}:0")),
             None => (String::new(), String::new()),
         };
+        let subscribed = |kind| session.subscriptions.as_ref().map_or(0, |own| own.of(kind));
         format!(
-            "id={} addr={peer} laddr={local} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf={} \
+            "id={} addr={peer} laddr={local} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf={} \
              qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} user=default redir=-1 \
              resp={} lib-name={} lib-ver={}\n",
             session.id,
@@ -328,6 +338,10 @@ impl Core {
             self.now_ms.saturating_sub(session.active_ms) / 1000,
             if matches!(session.peer, Some(Peer::Unix { .. })) { "U" } else { "N" },
             session.db,
+            subscribed(Kind::Channel),
+            subscribed(Kind::Pattern),
+            subscribed(Kind::Shard),
+            session.transaction.as_ref().map_or(-1, |transaction| i64::from(transaction.count())),
             session.input.len(),
             session.input.capacity() - session.input.len(),
             session.output().len(),

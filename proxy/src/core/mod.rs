@@ -13,6 +13,8 @@ mod forward;
 mod info;
 mod local;
 mod private;
+mod pubsub;
+mod scan;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use crate::{
 pub(crate) use backend::Lane;
 use backend::{Backend, State, Waiter};
 use private::Hold;
+use pubsub::Topics;
 use session::{Pause, Session, Slot, append, empty};
 pub(crate) use session::{Peer, SessionId};
 
@@ -121,9 +124,11 @@ pub(crate) struct Core {
     free_joins: Vec<u32>,
     /// Private connections that nobody needs now, and how many there are in all.
     idle_private: Vec<u32>,
+    topics: Topics,
     private_count: usize,
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
+    random: u64,
     now_ms: u64,
     /// Paused sessions.
     paused: Vec<SessionId>,
@@ -153,8 +158,10 @@ impl Core {
             joins: Vec::new(),
             free_joins: Vec::new(),
             idle_private: Vec::new(),
+            topics: Topics::default(),
             private_count: 0,
             part_targets: Vec::new(),
+            random: worker as u64,
             now_ms: 0,
             paused: Vec::new(),
             dirty_sessions: Vec::new(),
@@ -188,6 +195,7 @@ impl Core {
         if !self.is_open(id) {
             return;
         }
+        self.drop_subscriptions(id.index);
         let private = self.sessions[id.index as usize].private;
         for slot in self.sessions[id.index as usize].close() {
             if let Slot::Join(join) = slot {
@@ -460,7 +468,13 @@ impl Core {
         match backend.framer.advance(&input) {
             Ok(None) if input.len() <= CLIENT_OUTPUT_MAX_BYTES => backend.input = input,
             // A value so large that it came alone: its buffer becomes the client's.
-            Ok(Some(len)) if len == input.len() && len > READ_BYTES && backend.pending() > 0 && !backend.skips() => {
+            Ok(Some(len))
+                if len == input.len()
+                    && len > READ_BYTES
+                    && backend.pending() > 0
+                    && backend.hold.is_none()
+                    && !backend.skips() =>
+            {
                 let waiter = backend.pop().expect("somebody waits");
                 self.deliver_owned(waiter, input);
                 self.retire_if_done(index);
@@ -488,6 +502,12 @@ impl Core {
                 Ok(Some(len)) => {
                     let reply = &bytes[at..at + len];
                     at += len;
+                    if backend.hold == Some(Hold::Subscriber) {
+                        if !self.subscriber_input(index, reply) {
+                            break "it sent something else than messages".to_owned();
+                        }
+                        continue;
+                    }
                     if reply[0] == b'>' {
                         // Nobody on a shared connection subscribes to anything.
                         continue;
@@ -762,6 +782,7 @@ impl Core {
                 _ => {}
             }
         }
+        self.expire_subscribes(deadline_ms);
         self.publish();
     }
 
@@ -813,6 +834,7 @@ impl Core {
             self.forward_again(backend, unsent);
         }
         self.check_private();
+        self.move_topics();
     }
 
     // ---- What the driver takes out ----

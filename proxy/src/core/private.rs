@@ -21,6 +21,8 @@ pub(crate) enum Hold {
     Waiting { session: SessionId, key: Option<Box<[u8]>> },
     /// A session's watched keys, all of the place of this one.
     Watching { session: SessionId, key: Box<[u8]> },
+    /// A node's topics, for all sessions: see `pubsub`.
+    Subscriber,
     /// Nothing, once what was sent has been answered.
     Finishing,
 }
@@ -119,6 +121,10 @@ impl Core {
 
     /// A private connection was lost, or could not be opened. Nothing on it is tried again: what it was about was its state.
     pub(super) fn private_lost(&mut self, index: u32, reason: &str) {
+        if self.backends[index as usize].hold == Some(Hold::Subscriber) {
+            self.subscriber_lost(index, reason);
+            return;
+        }
         let node = self.backends[index as usize].node.clone();
         self.end_hold(index, &format!("NODEDOWN node {node} was lost before it answered ({reason})"));
     }
@@ -144,7 +150,7 @@ impl Core {
         for index in 0..self.backends.len() as u32 {
             let backend = &self.backends[index as usize];
             let key = match &backend.hold {
-                None => continue,
+                None | Some(Hold::Subscriber) => continue,
                 Some(Hold::Idle | Hold::Finishing) => None,
                 Some(Hold::Waiting { key, .. }) => key.as_deref(),
                 Some(Hold::Watching { key, .. }) => Some(&**key),

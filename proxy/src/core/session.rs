@@ -7,7 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use vrc_cluster::resp::{Proto, RequestFramer};
 
-use super::transaction::Transaction;
+use super::{pubsub::Subscriptions, transaction::Transaction};
 use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, KEEP_BYTES};
 
 /// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
@@ -74,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) paused: Option<Pause>,
     /// Since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
+    /// What it listens to.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// The node connection that is this session's alone.
     pub(crate) private: Option<u32>,
     /// What WATCH watched is gone with its node: the next EXEC must fail.

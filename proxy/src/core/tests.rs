@@ -225,6 +225,12 @@ impl Rig {
                 }
                 // Waits for ever.
                 "blpop" => {}
+                "subscribe" | "unsubscribe" => {
+                    encode::array(&mut reply, 3);
+                    encode::bulk(&mut reply, &args[0]);
+                    encode::bulk(&mut reply, &args[1]);
+                    encode::integer(&mut reply, 1);
+                }
                 other => panic!("{other}"),
             }
             match multi {
@@ -652,6 +658,68 @@ fn who_waits_at_a_node_that_loses_the_key_is_told() {
     rig.settle();
     assert_eq!(rig.got(client), "-UNBLOCKED the node that the command waited at does not hold its keys any more\r\n$-1\r\n");
     assert_eq!(rig.core.private_count, 0);
+}
+
+/// The node says something on each of its connections that subscribed to the channel.
+fn publish(rig: &mut Rig, channel: &str, text: &str) {
+    for node in rig.nodes.values_mut() {
+        if node.seen.last().is_some_and(|name| name == "subscribe") {
+            encode::request(&mut node.replies, &["message", channel, text]);
+        }
+    }
+}
+
+#[test]
+fn a_channel_has_one_subscription_upstream_however_many_listen() {
+    let mut rig = Rig::new(&THREE);
+    let clients: Vec<_> = (0..3).map(|_| rig.client()).collect();
+    let channel = rig.key_of("a", 0);
+    for client in &clients {
+        rig.say(*client, request(&format!("SUBSCRIBE {channel}")));
+    }
+    assert_eq!(rig.got(clients[0]), "", "the node has not confirmed it");
+    rig.settle();
+    let confirmed = format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n{channel}\r\n:1\r\n", channel.len());
+    for client in &clients {
+        assert_eq!(rig.got(*client), confirmed);
+    }
+    publish(&mut rig, &channel, "hi");
+    rig.settle();
+    let message = format!("*3\r\n$7\r\nmessage\r\n${}\r\n{channel}\r\n$2\r\nhi\r\n", channel.len());
+    for client in &clients {
+        assert_eq!(rig.got(*client), message);
+    }
+    let seen: Vec<_> = rig.nodes.values().map(|node| node.seen.clone()).collect();
+    assert_eq!(seen, [["subscribe"]]);
+    // The last who leaves ends it.
+    for client in clients {
+        rig.core.session_closed(client);
+        rig.settle();
+    }
+    assert_eq!(rig.nodes.values().next().unwrap().seen, ["subscribe", "unsubscribe"]);
+}
+
+#[test]
+fn subscriptions_move_with_the_map_and_outlive_a_lost_connection() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    let channel = rig.key_of("a", 0);
+    rig.say(client, request(&format!("SUBSCRIBE {channel}")));
+    rig.settle();
+    rig.got(client);
+    for change in 0..2 {
+        rig.kill("a");
+        if change == 0 {
+            rig.reachable.insert("a".to_owned());
+        } else {
+            rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+        }
+        rig.settle();
+        publish(&mut rig, &channel, "hi");
+        rig.settle();
+        assert!(rig.got(client).ends_with("$2\r\nhi\r\n"), "change {change}");
+        assert_eq!(rig.nodes.len(), 1);
+    }
 }
 
 #[test]

@@ -39,6 +39,13 @@ pub(crate) struct Transaction {
     spoiled: bool,
 }
 
+impl Transaction {
+    /// How many commands are queued.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+}
+
 impl Core {
     /// MULTI, EXEC and so on, outside of a transaction and inside.
     pub(super) fn transaction_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
