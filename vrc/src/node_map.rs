@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::Context;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use redis::{AsyncConnectionConfig, Client, RedisResult};
 use vrc_cluster::{
     client::MasterUrl,
-    contract::{EPOCH_KEY, Endpoint, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap},
+    contract::{EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap},
 };
 
 /// What stands in the master.
@@ -39,24 +39,6 @@ impl Snapshot {
         });
         Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader })
     }
-}
-
-/// A client for a node; opens no connection itself.
-pub(crate) fn client(endpoint: &Endpoint) -> RedisResult<Client> {
-    let (host, port) = (endpoint.host.clone(), endpoint.port);
-    let address = if endpoint.tls() {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    };
-    let mut settings = RedisConnectionInfo::default();
-    if let Some(username) = &endpoint.username {
-        settings = settings.set_username(username);
-    }
-    if let Some(password) = &endpoint.password {
-        settings = settings.set_password(password);
-    }
-    Client::open(address.into_connection_info()?.set_redis_settings(settings))
 }
 
 /// Opens a connection.

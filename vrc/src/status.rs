@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 use vrc_cluster::{
+    client::node_client,
     contract::{CLIENT_DATABASES, Endpoint, Epoch, Node},
     topology::Topology,
 };
@@ -143,7 +144,7 @@ async fn ask_all(snapshot: &Snapshot, limit: Duration) -> HashMap<String, Result
 
 async fn ask(endpoint: &Endpoint, limit: Duration) -> Result<Vitals, String> {
     let work = async {
-        let mut connection = node_map::connect(&node_map::client(endpoint)?, limit).await?;
+        let mut connection = node_map::connect(&node_client(endpoint, 0)?, limit).await?;
         redis::cmd("INFO").query_async::<String>(&mut connection).await
     };
     node_map::within(limit, work).await.map(|info| vitals(&info)).map_err(|error| words(&error))
