@@ -218,9 +218,12 @@ impl Core {
     }
 
     fn select(&mut self, index: u32, args: Args<'_>) {
-        match parse_integer(&args[1]).and_then(|db| i32::try_from(db).ok()) {
+        match parse_integer(&args[1]) {
             None => self.refuse(index, "ERR value is not an integer or out of range"),
-            Some(db) if db < 0 || db >= i32::from(self.settings.databases) => self.refuse(index, "ERR DB index is out of range"),
+            Some(db) if i32::try_from(db).is_err() => {
+                self.refuse(index, "ERR value is out of range, value must between -2147483648 and 2147483647");
+            }
+            Some(db) if db < 0 || db >= i64::from(self.settings.databases) => self.refuse(index, "ERR DB index is out of range"),
             Some(db) => {
                 self.sessions[index as usize].db = db as u8;
                 self.ok(index);

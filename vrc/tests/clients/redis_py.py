@@ -234,6 +234,7 @@ def connection(r):
     assert r.info("clients")["connected_clients"] >= 1
     seconds, microseconds = r.time()
     assert seconds > 1_600_000_000 and 0 <= microseconds < 1_000_000
+    equal(r.command_count() > 200, True)
     equal(r.config_get("maxmemory"), {"maxmemory": "0"})
 
 

@@ -1,0 +1,273 @@
+//! One plain redis and the proxy with four nodes are told the same, in RESP2 and in RESP3, and have to answer with the same bytes.
+//!
+//! What is told is a table of commands (`commands.txt`), requests generated from the command table, and bytes that are no requests
+//! at all. Nothing here decodes a reply: what stands before the answer to a marker that follows each request is its reply, so an
+//! answer too many or too few is found as well. The differences that are known are listed, with their reasons, in `known`.
+
+mod generated;
+mod known;
+mod peer;
+#[path = "../clients/servers.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod servers;
+
+use std::collections::BTreeMap;
+
+use vrc_agent::spawn::RedisProcess;
+
+use crate::{
+    generated::Generator,
+    known::{Difference, explain},
+    peer::{End, Peer},
+    servers::{FixedCluster, plain_redis},
+};
+
+/// Differences shown at most; there is hardly ever more to be learnt from the rest.
+const SHOWN_MAX: usize = 60;
+/// Bytes shown before the first that differs.
+const SHOWN_BEFORE: usize = 60;
+
+/// A plain redis and a proxy, and what differed between them.
+struct Pair {
+    redis: Peer,
+    proxy: Peer,
+    in_transaction: bool,
+    differences: Vec<String>,
+    compared: usize,
+    explained: BTreeMap<&'static str, Vec<String>>,
+    servers: (RedisProcess, FixedCluster),
+}
+
+impl Pair {
+    async fn start(greeting: &str) -> Self {
+        let (redis, cluster) = tokio::join!(plain_redis(), FixedCluster::start());
+        Pair {
+            redis: Peer::new(redis.port(), greeting),
+            proxy: Peer::new(cluster.port, greeting),
+            in_transaction: false,
+            differences: Vec::new(),
+            compared: 0,
+            explained: BTreeMap::new(),
+            servers: (redis, cluster),
+        }
+    }
+
+    /// Says the same to both and compares. `words` are the request's, if it is one, and `shown` is what to call it.
+    async fn compare(&mut self, request: &[u8], words: &[Vec<u8>], shown: &str) {
+        match words {
+            [name] if name == b"MULTI" => self.in_transaction = true,
+            [name] if name == b"EXEC" || name == b"DISCARD" => self.in_transaction = false,
+            _ => {}
+        }
+        let end = if self.in_transaction { End::Line } else { End::Marker };
+        let (redis, proxy) = tokio::join!(self.redis.ask(request, end), self.proxy.ask(request, end));
+        self.compared += 1;
+        match explain(words, &redis, &proxy) {
+            Difference::None => {}
+            Difference::Known(reason) => self.explained.entry(reason).or_default().push(shown.to_owned()),
+            Difference::Unknown => {
+                let same = redis.iter().zip(&proxy).take_while(|(redis, proxy)| redis == proxy).count();
+                let from = same.saturating_sub(SHOWN_BEFORE);
+                let (redis, proxy) = (escape(&redis[from..]), escape(&proxy[from..]));
+                self.differences.push(format!("{shown}\n    from byte {from}\n    redis: {redis}\n    proxy: {proxy}"));
+            }
+        }
+    }
+
+    async fn command(&mut self, words: &[Vec<u8>]) {
+        let shown: Vec<_> = words.iter().map(|word| escape(word)).collect();
+        self.compare(&request(words), words, &shown.join(" ")).await;
+    }
+
+    /// Says something to both that is not compared.
+    async fn prepare(&mut self, request: &[u8]) {
+        tokio::join!(self.redis.ask(request, End::Marker), self.proxy.ask(request, End::Marker));
+    }
+
+    async fn finish(self) {
+        println!("compared {}; what differs for a reason: {:#?}", self.compared, self.explained);
+        let shown = &self.differences[..self.differences.len().min(SHOWN_MAX)];
+        assert!(shown.is_empty(), "{} differences:\n{}", self.differences.len(), shown.join("\n"));
+        self.servers.1.stop().await;
+    }
+}
+
+/// As much of some bytes as a person wants to see.
+fn escape(bytes: &[u8]) -> String {
+    const SHOWN_BYTES_MAX: usize = 300;
+    let cut = if bytes.len() > SHOWN_BYTES_MAX { "…" } else { "" };
+    format!("{}{cut}", bytes[..bytes.len().min(SHOWN_BYTES_MAX)].escape_ascii())
+}
+
+fn request(words: &[Vec<u8>]) -> Vec<u8> {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+    request
+}
+
+/// A line of the table: words parted by spaces; a word in double quotes may have spaces, and `\r`, `\n` and `\xHH` in it.
+fn words(line: &str) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while !rest.is_empty() {
+        let mut word = Vec::new();
+        let quoted = rest.starts_with('"');
+        let mut bytes = rest.bytes().enumerate().skip(usize::from(quoted));
+        let mut end = rest.len();
+        while let Some((at, byte)) = bytes.next() {
+            match byte {
+                b'"' if quoted => {
+                    end = at + 1;
+                    break;
+                }
+                b' ' if !quoted => {
+                    end = at;
+                    break;
+                }
+                b'\\' if quoted => match bytes.next().unwrap().1 {
+                    b'r' => word.push(b'\r'),
+                    b'n' => word.push(b'\n'),
+                    b'x' => {
+                        let digits = [bytes.next().unwrap().1, bytes.next().unwrap().1];
+                        word.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+                    }
+                    other => word.push(other),
+                },
+                other => word.push(other),
+            }
+        }
+        words.push(word);
+        rest = rest[end..].trim_start();
+    }
+    words
+}
+
+#[test]
+fn words_of_a_line() {
+    assert_eq!(words(r#"a "b c" "\x00\r\"" "" d"#), [b"a".as_slice(), b"b c", b"\0\r\"", b"", b"d"]);
+}
+
+async fn table(greeting: &str) {
+    let mut pair = Pair::start(greeting).await;
+    for line in include_str!("commands.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        pair.command(&words(line)).await;
+    }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn table_resp2() {
+    table("").await;
+}
+
+#[tokio::test]
+async fn table_resp3() {
+    table("HELLO 3\r\n").await;
+}
+
+async fn from_the_command_table(greeting: &str) {
+    let mut pair = Pair::start(greeting).await;
+    for case in Generator::new() {
+        pair.command(&case.words).await;
+        if case.may_write {
+            pair.prepare(&generated::fixtures()).await;
+        }
+    }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn generated_resp2() {
+    from_the_command_table("").await;
+}
+
+#[tokio::test]
+async fn generated_resp3() {
+    from_the_command_table("HELLO 3\r\n").await;
+}
+
+/// Bytes that are no request, or an odd one. Each comes on a connection of its own.
+const ODD_BYTES: &[&[u8]] = &[
+    b"PING\r\n",
+    b"PING\n",
+    b"  ping  \r\n",
+    b"\r\n\r\nPING\r\n",
+    b"SET inline \"a b\\x00\\n\"\r\nGET inline\r\n",
+    b"SET inline 'a \\' b'\r\nGET inline\r\n",
+    b"GET \"unbalanced\r\n",
+    b"GET 'un\r\n",
+    b"GET \"a\"b\r\n",
+    b"*0\r\n",
+    b"*-1\r\n",
+    b"*-100\r\n",
+    b"*0\r\nPING\r\n",
+    b"*\r\n",
+    b"*x\r\n",
+    b"*1\r\n",
+    b"*1\r\n\r\n",
+    b"*1\r\nPING\r\n",
+    b"*1\r\n$x\r\n",
+    b"*1\r\n$-1\r\n",
+    b"*1\r\n$\r\n",
+    b"*1\r\n:4\r\nPING\r\n",
+    b"*1\r\n$4294967296\r\n",
+    b"*1\r\n$536870913\r\n",
+    b"*1048577\r\n",
+    b"*2147483648\r\n",
+    b"*99999999999999999999\r\n",
+    b"*1\r\n$4\r\nPINGxx",
+    b"*1\r\n$+4\r\nPING\r\n",
+    b"*+1\r\n$4\r\nPING\r\n",
+    b"*01\r\n$4\r\nPING\r\n",
+    b"*1\r\n$04\r\nPING\r\n",
+    b"* 1\r\n$4\r\nPING\r\n",
+    b"*1\r\n$0\r\n\r\n",
+    b"*1\r\n$3\r\n\0\r\n\r\n",
+    b"$4\r\nPING\r\n",
+    b"+OK\r\n",
+    b"POST / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    b"HELLO 3\r\nGET nothing\r\nHELLO 2\r\nGET nothing\r\n",
+    b"HELLO 3\r\nHGETALL nothing\r\nRESET\r\nHGETALL nothing\r\n",
+    b"HELLO 1\r\n",
+    b"HELLO 4\r\n",
+    b"HELLO x\r\n",
+    b"HELLO 3 NONSENSE\r\n",
+    b"HELLO 3 AUTH\r\n",
+    b"HELLO 3 AUTH default\r\n",
+    b"HELLO 3 AUTH someone secret\r\n",
+    b"HELLO 3 SETNAME\r\n",
+    b"HELLO 2 SETNAME \"a b\"\r\n",
+    b"AUTH secret\r\n",
+    b"AUTH default secret\r\n",
+    b"AUTH someone secret\r\n",
+    b"AUTH a b c\r\n",
+    b"SELECT 1\r\nSELECT -1\r\nSELECT 16\r\nSELECT x\r\nSELECT 99999999999\r\n",
+    b"SELECT 1\r\nSET odd 1\r\nSELECT 2\r\nGET odd\r\nSELECT 1\r\nGET odd\r\nDEL odd\r\n",
+    b"QUIT\r\nPING\r\n",
+    b"RESET\r\nPING\r\n",
+    b"QUIT now\r\n",
+    b"CLIENT SETNAME name\r\nCLIENT GETNAME\r\nRESET\r\nCLIENT GETNAME\r\n",
+    b"PING\r\nPING hello\r\nECHO hello\r\nPING a b\r\n*1\r\n$x\r\n",
+];
+
+#[tokio::test]
+async fn odd_bytes() {
+    let mut pair = Pair::start("").await;
+    for bytes in ODD_BYTES {
+        (pair.redis, pair.proxy) = (pair.redis.anew(), pair.proxy.anew());
+        let words: Vec<_> = bytes.split(u8::is_ascii_whitespace).map(<[u8]>::to_vec).collect();
+        pair.compare(bytes, &words, &escape(bytes)).await;
+    }
+    // Lines and counts just within and beyond what redis takes.
+    let long = |len: usize| format!("ECHO {}\r\n", "x".repeat(len)).into_bytes();
+    for bytes in [long(60_000), long(65_530), long(65_536), long(70_000), long(200_000), vec![b'x'; 70_000]] {
+        (pair.redis, pair.proxy) = (pair.redis.anew(), pair.proxy.anew());
+        pair.compare(&bytes, &[], &escape(&bytes)).await;
+    }
+    pair.finish().await;
+}
