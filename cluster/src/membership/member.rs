@@ -230,7 +230,7 @@ impl Member {
     }
 
     /// Takes the map's word, whatever was thought before and not published.
-    pub(super) fn rebase(&mut self, node: Option<&Node>, tainted: bool, now: Now, book: &mut Book) {
+    pub(super) fn rebase(&mut self, node: Option<&Node>, uncertain: bool, now: Now, book: &mut Book) {
         self.flush = None;
         self.flush_at_ms = now.mono_ms;
         self.shown_at_ms = now.mono_ms;
@@ -251,7 +251,7 @@ impl Member {
         }
         self.published = Published::Up;
         self.standing = Standing::Up { since_ms: now.mono_ms, doubt_until_ms: Some(now.mono_ms + book.options.ping_timeout_ms) };
-        if tainted {
+        if uncertain {
             self.take_down(Cause::Uncertain, now, book);
             return;
         }
@@ -688,7 +688,7 @@ impl Member {
             self.back_off(now);
             self.take_down(Cause::Silent(reason), now, book);
         }
-        if let Some(since_ms) = book.bus_up_since_ms.filter(|_| book.master_up) {
+        if let Some(since_ms) = book.bus_up_since_ms {
             let heard_ms = self.announced_at_ms.unwrap_or(0).max(since_ms);
             if now_ms >= heard_ms + book.options.agent_timeout_ms {
                 if self.is_up() {

@@ -27,8 +27,10 @@ mod status;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use event::{
     Action, Event, FlushId, LeaseAnswer, LinkId, Loss, MapWrite, Now, RequestId, Scope, Server, WriteAnswer, lease_token,
@@ -73,12 +75,11 @@ pub(crate) struct Book {
     pending: BTreeMap<String, Pending>,
     /// What stands in the master is not known to be `base`.
     rewrite: bool,
-    /// When it was last written there whole: what no earlier map is known of may have been in use until then.
+    /// When it was last written there whole: readers may have gone by what is not known here until then.
     rewritten_at_ms: u64,
     writing: Option<Writing>,
-    /// Nodes that a write of unknown outcome showed down, and the greatest epoch of such a write.
-    tainted: BTreeSet<String>,
-    tainted_epoch: Epoch,
+    /// A map that was sent, and may or may not have been published.
+    doubtful: Option<(NodeMap, Epoch)>,
     next_id: u64,
     actions: Vec<Action>,
     /// Something that [`Status`] shows may have changed.
@@ -191,8 +192,7 @@ impl Membership {
                 rewrite: false,
                 rewritten_at_ms: 0,
                 writing: None,
-                tainted: BTreeSet::new(),
-                tainted_epoch: 0,
+                doubtful: None,
                 next_id: 0,
                 actions: Vec::new(),
                 touched: true,
@@ -344,10 +344,7 @@ impl Membership {
     fn begin_term(&mut self, now: Now) {
         self.lease.asked = None;
         if let Some(writing) = self.book.writing.take() {
-            let shown_down = writing.map.values().filter(|node| !node.up).map(|node| node.name.clone());
-            let newly = shown_down.filter(|name| self.book.base.get(name).is_none_or(|node| node.up));
-            self.book.tainted.extend(newly);
-            self.book.tainted_epoch = writing.epoch;
+            self.book.doubtful = Some((writing.map, writing.epoch));
         }
         self.lease.term += 1;
         self.lease.role = Role::Standby;
@@ -444,13 +441,17 @@ impl Membership {
 
     /// Begins to lead: from the map in the master or, where that is gone or older, from the one that is remembered.
     fn lead(&mut self, map: NodeMap, stored: Epoch, now: Now) {
+        // The master has lost what we know was published. Then what may have been published is as good: whatever had to be
+        // flushed for it was. If it was not published, nobody has used what it shows up, nor the guests of what it shows down.
+        if let Some((map, epoch)) = self.book.doubtful.take()
+            && stored < self.book.base_epoch
+        {
+            (self.book.base, self.book.base_epoch) = (map, epoch);
+        }
         let same = stored == self.book.base_epoch && map.len() == self.book.base.len();
         let from_memory = !self.remember(map, stored) && !same && !self.book.base.is_empty();
         // There was a later map, which is gone from here and from there: what it said of the nodes is not known.
         let behind = from_memory && stored > self.book.base_epoch;
-        // A write of ours that was in doubt did land if the master has its epoch; else it was lost with the master, or is fenced.
-        let tainted = if stored >= self.book.tainted_epoch { BTreeSet::new() } else { std::mem::take(&mut self.book.tainted) };
-        self.book.tainted.clear();
         self.lease.role = Role::Leading;
         let book = &mut self.book;
         book.leading = true;
@@ -465,7 +466,7 @@ impl Membership {
             self.members.entry(name.clone()).or_insert_with(|| Member::read(name, node, now));
         }
         for (name, member) in &mut self.members {
-            member.rebase(base.get(name), behind || tainted.contains(name), now, book);
+            member.rebase(base.get(name), behind, now, book);
         }
         book.base = base;
         book.notice(Notice::Leads { nodes: book.base.len(), epoch: book.base_epoch, from_memory });
@@ -666,7 +667,7 @@ impl Membership {
         self.members
             .values()
             .filter(|member| member.goes_down())
-            .map(|member| member.shown_at_ms + self.book.options.settle_ms)
+            .map(|member| member.shown_at_ms.max(self.book.rewritten_at_ms) + self.book.options.settle_ms)
             .max()
     }
 

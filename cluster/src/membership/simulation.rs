@@ -131,6 +131,8 @@ struct Master {
 struct Published {
     epoch: Epoch,
     map: NodeMap,
+    /// Which coordinator wrote it, in which of its lives.
+    author: (usize, u64),
     /// Since when each node has been shown up without a break, or not up.
     since_ms: BTreeMap<String, u64>,
 }
@@ -451,10 +453,13 @@ impl World {
         }
         let held_ms = self.master.hung_until_ms.max(self.coordinators[number].cut_from_master_until_ms);
         if held_ms > self.now_ms {
-            // In order still: what was sent later is held up as long, and comes after it in the queue.
+            // In order still: what was sent later is held up as long, and comes after it in the queue. What was sent on a
+            // connection that was given up may well come after what is sent on the next.
+            let given_up = self.coordinators[number].master != Some(connection);
+            let late_ms = if given_up { connection % 8 * 60 } else { 0 };
             self.sequence += 1;
             let what = What::AtMaster { connection, process, request };
-            self.queue.insert((held_ms, self.sequence), (number, life, what));
+            self.queue.insert((held_ms + late_ms, self.sequence), (number, life, what));
             return;
         }
         if self.master.lease.as_ref().is_some_and(|(_, until_ms)| *until_ms <= self.now_ms) {
@@ -487,7 +492,7 @@ impl World {
                 } else if write.epoch <= stored || write.expected.is_some_and(|nodes| nodes != self.master.hash.len()) {
                     WriteAnswer::Stale { stored }
                 } else {
-                    self.write(write);
+                    self.write(number, write);
                     WriteAnswer::Done
                 };
                 (request, Event::Wrote { request, answer })
@@ -508,7 +513,7 @@ impl World {
     }
 
     /// A write is carried out: the one place where everybody sees what was decided.
-    fn write(&mut self, write: MapWrite) {
+    fn write(&mut self, number: usize, write: MapWrite) {
         self.writes += 1;
         let mut hash = match write.expected {
             Some(_) => std::mem::take(&mut self.master.hash),
@@ -526,7 +531,12 @@ impl World {
             self.fail(&format!("hash and message differ: {hash:?} and {:?}", write.map));
         }
         self.check_epoch(&write);
-        if self.master.epoch.is_none() && write.expected.is_none() && plain(&write.map) != plain(&self.published.map) {
+        let author = (number, self.coordinators[number].life);
+        if self.master.epoch.is_none()
+            && write.expected.is_none()
+            && self.published.author != author
+            && plain(&write.map) != plain(&self.published.map)
+        {
             // The master lost its memory, and whoever had the last map is not there to write it back. A map from the memory of
             // one who was out of touch is the best there is; what it gets wrong cannot be known.
             self.lost_maps += 1;
@@ -546,6 +556,7 @@ impl World {
         self.master.epoch = Some(write.epoch);
         self.published.epoch = write.epoch;
         self.published.map = write.map;
+        self.published.author = author;
         for number in 0..COORDINATORS {
             if self.coordinators[number].bus {
                 let at_ms = self.now_ms + self.latency();
