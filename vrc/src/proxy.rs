@@ -1,6 +1,6 @@
 //! `vrc proxy`.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::{ArgMatches, Error, FromArgMatches, error::ErrorKind};
 use vrc_cluster::client::MasterUrl;
@@ -52,6 +52,18 @@ struct Raw {
     /// Most client connections at a time, over all workers
     #[arg(long, value_name = "N", env = "VRC_MAXCLIENTS", default_value = "10000")]
     maxclients: NonZeroUsize,
+
+    /// Where to serve /metrics (for Prometheus), /health and /topology over HTTP. Whoever reaches it may look
+    #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
+    admin: Option<SocketAddr>,
+}
+
+/// Spelled as in --listen, but HTTP is served over TCP only.
+fn parse_admin(text: &str) -> Result<SocketAddr, String> {
+    match text.parse() {
+        Ok(ListenAddr::Tcp(address)) => Ok(address),
+        _ => Err(format!("{text:?} is not an address to serve HTTP on (IP:PORT, or :PORT)")),
+    }
 }
 
 impl FromArgMatches for Args {
@@ -74,6 +86,7 @@ impl FromArgMatches for Args {
             timeout: raw.timeout,
             password: raw.password,
             clients_max: raw.maxclients.get(),
+            admin: raw.admin,
             ..defaults
         }))
     }
@@ -101,6 +114,9 @@ pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> a
     let proxy = Proxy::start(config).await?;
     for address in proxy.listening() {
         tracing::info!(%address, workers, "listening");
+    }
+    if let Some(address) = proxy.admin_address() {
+        tracing::info!(%address, "metrics, health and topology over HTTP");
     }
     shutdown.token().cancelled().await;
     proxy.stop().await;
@@ -141,6 +157,15 @@ mod tests {
         assert_eq!(nodes.iter().map(|node| node.weight).collect::<Vec<_>>(), [1.0, 2.0]);
         assert!(!config.placement.guest_databases, "nobody is there to flush them");
         assert_eq!(config.listen, [DEFAULT_LISTEN.parse().unwrap()]);
+        assert_eq!(config.admin, None);
+    }
+
+    #[test]
+    fn an_admin_address() {
+        for (text, address) in [("127.0.0.1:9121", "127.0.0.1:9121"), (":9121", "0.0.0.0:9121"), ("[::1]:0", "[::1]:0")] {
+            let config = parse(&format!("proxy --master m --admin {text}")).unwrap();
+            assert_eq!(config.admin, Some(address.parse().unwrap()), "{text}");
+        }
     }
 
     #[test]
@@ -154,6 +179,8 @@ mod tests {
             "proxy --master m --placement ketama",
             "proxy --master m --timeout soon",
             "proxy --master m --listen nowhere",
+            "proxy --master m --admin nowhere",
+            "proxy --master m --admin unix:/run/vrc.sock",
         ] {
             assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }
