@@ -6,15 +6,18 @@ use futures_util::StreamExt;
 use redis::{Msg, RedisError, RedisResult, aio::PubSubStream};
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use vrc_cluster::{
-    client::MasterUrl,
+    client::{Backoff, MasterUrl},
     contract::{AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage},
     membership::Event,
 };
 
-use crate::{backoff::Backoff, quiet::Quiet, redis_link::within};
+use crate::{
+    quiet::Quiet,
+    redis_link::{master_backoff, within},
+};
 
 /// No message of an agent is near as long.
 const AGENT_MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -29,13 +32,13 @@ pub(crate) struct Bus {
 
 impl Bus {
     pub(crate) async fn run(self) {
-        let mut backoff = Backoff::new();
+        let mut backoff = master_backoff();
         let mut quiet = Quiet::default();
         while !self.events.is_closed() {
             // That the master cannot be reached is told by its other connection.
             let _ = self.listen(&mut backoff, &mut quiet).await;
             let _ = self.events.send(Event::BusDown).await;
-            backoff.pause().await;
+            sleep(backoff.pause()).await;
         }
     }
 

@@ -7,7 +7,6 @@
 //! This one says so in its log when it hears the other. Nodes of an old map are kept as they are if their redis has been
 //! running since that map was written, and are emptied otherwise.
 
-mod backoff;
 mod bus;
 mod config;
 mod driver;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 use tracing::warn;
 use vrc_cluster::{
     client::MasterUrl,
@@ -14,10 +17,7 @@ use vrc_cluster::{
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
 
-use crate::{
-    backoff::Backoff,
-    redis_link::{RedisLink, describe, who_is, within},
-};
+use crate::redis_link::{RedisLink, describe, master_backoff, who_is, within};
 
 const LEASE: &str = include_str!("scripts/lease.lua");
 const READ: &str = include_str!("scripts/read.lua");
@@ -52,7 +52,7 @@ pub(crate) struct Master {
 
 impl Master {
     pub(crate) async fn run(mut self) {
-        let mut backoff = Backoff::new();
+        let mut backoff = master_backoff();
         loop {
             let error = match self.open().await {
                 Ok((redis, run_id)) => {
@@ -72,7 +72,7 @@ impl Master {
             if self.events.send(Event::MasterDown { reason: describe(&error).0 }).await.is_err() {
                 return;
             }
-            backoff.pause().await;
+            sleep(backoff.pause()).await;
         }
     }
 

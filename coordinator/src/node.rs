@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection};
+use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 use vrc_cluster::{
+    client::node_client,
     contract::{CLIENT_DATABASES, COORDINATION_KEYS, Endpoint},
     membership::{Event, FlushId, LinkId, Loss, Scope, Server},
 };
@@ -59,7 +60,7 @@ impl Link {
     }
 
     async fn open(&self) -> RedisResult<(RedisLink, Server)> {
-        let client = client(&self.endpoint)?;
+        let client = node_client(&self.endpoint, 0)?;
         within(self.timeout, async {
             let mut redis = RedisLink::open(&client, self.timeout).await?;
             let server = who_is(&mut redis.commands).await?;
@@ -123,24 +124,6 @@ impl Link {
         }
         .boxed()
     }
-}
-
-/// A client for a node; opens no connection itself.
-fn client(endpoint: &Endpoint) -> RedisResult<Client> {
-    let (host, port) = (endpoint.host.clone(), endpoint.port);
-    let address = if endpoint.tls() {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    };
-    let mut settings = RedisConnectionInfo::default();
-    if let Some(username) = &endpoint.username {
-        settings = settings.set_username(username);
-    }
-    if let Some(password) = &endpoint.password {
-        settings = settings.set_password(password);
-    }
-    Client::open(address.into_connection_info()?.set_redis_settings(settings))
 }
 
 async fn flush_databases(commands: &mut MultiplexedConnection, (first, last): (i64, i64), but: Option<i64>) -> RedisResult<()> {

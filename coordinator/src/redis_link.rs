@@ -7,7 +7,10 @@ use redis::{
     AsyncConnectionConfig, Client, RedisError, RedisResult,
     aio::{MultiplexedConnection, PubSubSink, PubSubStream},
 };
-use vrc_cluster::membership::{Loss, Server};
+use vrc_cluster::{
+    client::Backoff,
+    membership::{Loss, Server},
+};
 
 /// A connection for commands, and beside it one that is only watched: the first tells that it is lost only when it is used next.
 /// The second is a pub/sub connection, subscribed to nothing, the one kind that can be waited on with every version of redis.
@@ -35,6 +38,12 @@ impl RedisLink {
     pub(crate) async fn lost(&mut self) {
         while self.watched.next().await.is_some() {}
     }
+}
+
+/// The pauses between attempts to reach the master. The longest is short beside the lease, so that a master that comes back is led
+/// again within a second.
+pub(crate) fn master_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_millis(800))
 }
 
 /// `work`, or an error after `timeout`.
