@@ -19,6 +19,8 @@ pub struct Config {
     pub timeout: Duration,
     /// What clients must give to AUTH, if anything.
     pub password: Option<String>,
+    /// Whether clients may read and set the nodes' own settings by CONFIG, on all nodes at once.
+    pub allow_node_config: bool,
     /// Where metrics and health are served over HTTP, if anywhere.
     pub admin: Option<SocketAddr>,
     /// Most client connections at a time, over all workers.
@@ -36,6 +38,7 @@ impl Config {
             placement: PlacementOptions { guest_databases, ..PlacementOptions::default() },
             timeout: Duration::from_secs(5),
             password: None,
+            allow_node_config: false,
             admin: None,
             clients_max: 10_000,
         }

@@ -160,6 +160,7 @@ fn settings(config: &Config, listening: &[ListenAddr]) -> Settings {
     Settings {
         timeout_ms: (config.timeout.as_millis() as u64).max(1),
         password: config.password.clone(),
+        allow_node_config: config.allow_node_config,
         databases: if config.placement.guest_databases { DATABASES_WITH_GUESTS } else { DATABASES },
         fixed_nodes: matches!(config.source, Source::Nodes(_)),
         identity: Arc::new(Identity {

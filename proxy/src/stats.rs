@@ -79,6 +79,8 @@ counters! {
     Counter pauses_total,
     #[doc = "Clients that wait for room now."]
     Gauge paused,
+    #[doc = "Clients that wait for data (BLPOP and its kin) now."]
+    Gauge blocked,
     #[doc = "Clients cut off because they left too much unread."]
     Counter cut_off_total,
     #[doc = "Node connections that stand now."]

@@ -49,6 +49,10 @@ struct Raw {
     #[arg(long, value_name = "PASSWORD", env = "VRC_PASSWORD", hide_env_values = true)]
     password: Option<String>,
 
+    /// Let clients read and set the nodes' own settings by CONFIG GET, SET and RESETSTAT, on all nodes at once
+    #[arg(long, env = "VRC_ALLOW_NODE_CONFIG")]
+    allow_node_config: bool,
+
     /// Most client connections at a time, over all workers
     #[arg(long, value_name = "N", env = "VRC_MAXCLIENTS", default_value = "10000")]
     maxclients: NonZeroUsize,
@@ -85,6 +89,7 @@ impl FromArgMatches for Args {
             placement,
             timeout: raw.timeout,
             password: raw.password,
+            allow_node_config: raw.allow_node_config,
             clients_max: raw.maxclients.get(),
             admin: raw.admin,
             ..defaults

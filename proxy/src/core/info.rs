@@ -51,7 +51,7 @@ impl Core {
             }
             "clients" => {
                 field("# Clients\r\nconnected_clients", &sum.clients);
-                field("blocked_clients", &0);
+                field("blocked_clients", &sum.blocked);
                 field("paused_clients", &sum.paused);
             }
             "stats" => {

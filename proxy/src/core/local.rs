@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vrc_cluster::{
-    command::{Command, describe, glob},
+    command::{Command, Merge, describe, glob},
     resp::{Args, Proto, encode, parse_integer},
     route::Refusal,
 };
@@ -81,7 +81,19 @@ impl Core {
                 self.answer_now(index, |out| encode::verbatim(out, proto, &line));
             }
             "client|list" => self.client_list(index, args),
+            "config|get" if self.settings.allow_node_config && !is_own_parameters(args) => return self.forward_any(index, args),
             "config|get" => self.config_get(index, args),
+            "config|set" | "config|resetstat" if self.settings.allow_node_config => {
+                return self.forward_all(index, command, Merge::AllOk, args);
+            }
+            name @ ("config|set" | "config|resetstat") => {
+                self.refuse(
+                    index,
+                    format!(
+                        "ERR '{name}' is about the nodes, and this proxy does not let clients change them (--allow-node-config)"
+                    ),
+                );
+            }
             name => {
                 let proto = self.proto(index);
                 let mut described = Vec::new();
@@ -397,6 +409,11 @@ impl Core {
             .unwrap_or(VERSION_WHERE_UNKNOWN)
             .to_owned()
     }
+}
+
+/// Whether CONFIG GET asks for parameters of the proxy alone.
+fn is_own_parameters(args: Args<'_>) -> bool {
+    args.iter().skip(2).all(|pattern| pattern.to_ascii_lowercase().starts_with(b"vrc-"))
 }
 
 /// A client's name, or a library's: no spaces, no line ends, nothing that is not printable ASCII.

@@ -74,6 +74,8 @@ pub(crate) struct Settings {
     /// Longest that a command may wait for its answer, in ms.
     pub(crate) timeout_ms: u64,
     pub(crate) password: Option<String>,
+    /// CONFIG reaches the nodes.
+    pub(crate) allow_node_config: bool,
     /// How many databases clients may select.
     pub(crate) databases: u8,
     /// The nodes are a fixed list: waiting for another map is no use.
@@ -789,6 +791,8 @@ impl Core {
     fn publish(&mut self) {
         self.counters.backends_up = self.backends.iter().filter(|backend| backend.state == State::Up).count() as u64;
         self.counters.paused = self.paused.len() as u64;
+        let waits = |backend: &&Backend| matches!(backend.hold, Some(Hold::Waiting { .. }));
+        self.counters.blocked = self.backends.iter().filter(waits).count() as u64;
         self.stats.publish(&self.counters);
     }
 

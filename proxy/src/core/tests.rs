@@ -74,6 +74,7 @@ impl Rig {
         let mut settings = Settings {
             timeout_ms: TIMEOUT_MS,
             password: None,
+            allow_node_config: false,
             databases: 16,
             fixed_nodes: false,
             identity: Arc::new(Identity {
