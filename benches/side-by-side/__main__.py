@@ -109,9 +109,11 @@ def main():
                 for clients, test, pipeline in itertools.product(options.clients, options.tests, options.pipelines):
                     point = load.Point(test, pipeline, clients, size, workers)
                     result["runs"].append(run(point, proxies, options))
+                    result["load_average_after"] = os.getloadavg()[0]
+                    # After each point, so that a run that is stopped has not been for nothing.
+                    text = report.write(options.out, result)
             servers.stop(proxies.values())
-    result["load_average_after"] = os.getloadavg()[0]
-    print(report.write(options.out, result))
+    print(text)
     say(f"Written: side-by-side.md, .json and .svg in {options.out}")
 
 

@@ -32,8 +32,8 @@ class Point:
         return keyspace(self.value_bytes)
 
     def requests(self, quick):
-        """So many that a run takes a second or two."""
-        count = {1: 120_000}.get(self.pipeline, min(60_000 * self.pipeline, 1_500_000))
+        """So many that a run takes about a second."""
+        count = max(60_000, min(25_000 * self.pipeline, 800_000))
         if self.test == "MGET":
             count //= 8
         count = min(count, 2_000_000_000 // max(self.value_bytes, 64) // 8)
