@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, path::Path, time::Duration};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{LONG, Process, connect, eventually, is_running, pid, vrc};
+use crate::support::{LONG, Process, connect, eventually, is_running, pid, try_connect, vrc};
 
 /// Longest that stopping may take.
 const STOP: Duration = Duration::from_secs(10);
@@ -148,6 +148,41 @@ fn a_signal_while_it_comes_up_leaves_nothing() {
             (!processes.any(is_ours)).then_some(())
         });
     }
+}
+
+/// Whoever presses Ctrl-C twice wants out; what was started goes all the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut up = Up::ready(&["--nodes", "1", "--listen", "127.0.0.1:0"]);
+    // Servers that do not react make a stop in good order last for two seconds.
+    for id in up.server_pids() {
+        rustix::process::kill_process(pid(id), Signal::STOP).unwrap();
+    }
+    up.process.signal(Signal::INT);
+    up.process.line_with("Stopping", LONG);
+    up.process.signal(Signal::INT);
+    assert_eq!(up.process.end(STOP).code(), Some(130));
+    up.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_master_is_restarted_and_the_map_written_back() {
+    let mut up = Up::ready(&["--nodes", "2", "--listen", "127.0.0.1:0"]);
+    let (master, port) = (up.part("master"), up.part("proxy").port);
+    let mut client = connect(port);
+    redis::cmd("SET").arg("key").arg("value").exec(&mut client).unwrap();
+    rustix::process::kill_process(pid(master.pid.unwrap()), Signal::KILL).unwrap();
+    up.process.line_with("master: its redis runs again", LONG);
+    eventually("the map", LONG, || {
+        let nodes = redis::cmd("HLEN").arg("rvolcluster:nodeset").query::<usize>(&mut try_connect(master.port).ok()?).ok();
+        nodes.filter(|nodes| *nodes == 2)
+    });
+    assert_eq!(redis::cmd("GET").arg("key").query(&mut client), Ok("value".to_owned()));
+    assert!(!up.process.output().contains(" left"), "no node has anything to do with it");
+    up.process.signal(Signal::TERM);
+    assert_eq!(up.process.end(STOP).code(), Some(0));
+    up.assert_nothing_left();
 }
 
 /// Only Linux can tell a child of its parent's end.

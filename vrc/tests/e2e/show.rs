@@ -1,8 +1,9 @@
 //! `vrc status` and `vrc where`.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Cluster, Fleet, LONG, Process, connect, eventually};
+use crate::support::{Cluster, Fleet, LONG, Process, RedisServer, connect, eventually};
 
 fn run(args: &[&str]) -> (Option<i32>, String) {
     let mut process = Process::vrc(args);
@@ -71,6 +72,29 @@ fn where_tells_home_holder_and_database() {
         let nowhere = json(&["where", "123456789", "-p", &master, "--json"]);
         (nowhere[0]["unowned"] == "no node is up" && nowhere[0]["holder"].is_null()).then_some(())
     });
+}
+
+#[test]
+fn an_agent_that_spawns_brings_its_nodes_and_takes_them_along() {
+    let master = RedisServer::start();
+    let port = master.port().to_string();
+    let _coordinator = Process::vrc(&["coordinator", "-p", &port]);
+    let mut agent = Process::vrc(&["agent", "--spawn", "2", "--name", "cache", "--maxmemory", "64mb", "-w", "2", "-P", &port]);
+    let report = eventually("two nodes", LONG, || {
+        let report = json(&["status", "-p", &port, "--json"]);
+        (report["nodes_up"] == 2).then_some(report)
+    });
+    for (node, name) in report["nodes"].as_array().unwrap().iter().zip(["cache-1", "cache-2"]) {
+        assert_eq!((&node["name"], &node["weight"]), (&name.into(), &2.0.into()));
+        assert_eq!(node["maxmemory_bytes"], 64 << 20);
+    }
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.end(LONG).code(), Some(0));
+    let report = eventually("that they left", LONG, || {
+        let report = json(&["status", "-p", &port, "--json"]);
+        (report["nodes_up"] == 0).then_some(report)
+    });
+    assert!(report["nodes"].as_array().unwrap().iter().all(|node| node["unreachable"].is_string()), "{report}");
 }
 
 #[test]

@@ -29,18 +29,15 @@ pub(crate) fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnM
     }
 }
 
-/// A connection whose commands fail rather than wait for ever.
+/// A connection. Its commands have no time limit of their own, for a socket with one fails whenever the system so much as pauses
+/// the test (EINTR); but no process that could leave one waiting lives long: see [`Process`].
 pub(crate) fn connect(port: u16) -> redis::Connection {
     try_connect(port).unwrap_or_else(|error| panic!("cannot connect to port {port}: {error}"))
 }
 
 /// See [`connect`].
 pub(crate) fn try_connect(port: u16) -> redis::RedisResult<redis::Connection> {
-    let client = redis::Client::open(("127.0.0.1", port))?;
-    let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
-    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-    connection.set_write_timeout(Some(Duration::from_secs(10)))?;
-    Ok(connection)
+    redis::Client::open(("127.0.0.1", port))?.get_connection_with_timeout(Duration::from_secs(2))
 }
 
 /// Random numbers that are the same in every run (splitmix64).

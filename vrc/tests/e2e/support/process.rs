@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -12,7 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::eventually;
 
-/// A running program: killed when dropped, its output shown if the test has failed by then.
+/// Longer than any test takes, even on a busy machine.
+const LIFE: Duration = Duration::from_secs(120);
+
+/// A running program: killed when dropped, its output shown if the test has failed by then. Killed too when it has lived
+/// too long, so that whoever waits for its answer gets an error instead.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -31,6 +35,7 @@ impl Process {
     pub(crate) fn start(name: &str, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        guard(child.id());
         let lines = Arc::default();
         let readers = [
             child.stdout.take().map(|stdout| read_lines(stdout, &lines)),
@@ -50,11 +55,16 @@ impl Process {
 
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("its state is known").is_some()
+        let has_ended = self.child.try_wait().expect("its state is known").is_some();
+        if has_ended {
+            release(self.child.id());
+        }
+        has_ended
     }
 
     /// SIGKILL, and waits for the end.
     pub(crate) fn kill(&mut self) {
+        release(self.child.id());
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -64,6 +74,7 @@ impl Process {
     pub(crate) fn end(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         let status = eventually(&what, limit, || self.child.try_wait().expect("its state is known"));
+        release(self.child.id());
         let deadline = Instant::now() + Duration::from_secs(1);
         // What it wrote last is on its way; a child of its own may hold the pipe open for longer.
         while self.readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < deadline {
@@ -93,6 +104,30 @@ impl Drop for Process {
             eprintln!("---- {}\n{}", self.name, self.output());
         }
     }
+}
+
+/// Processes to be killed when they have lived too long: their ids, and when they were started.
+static GUARDED: Mutex<Vec<(u32, Instant)>> = Mutex::new(Vec::new());
+
+fn guard(id: u32) {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                thread::sleep(Duration::from_secs(1));
+                for (id, _) in GUARDED.lock().unwrap().extract_if(.., |(_, started)| started.elapsed() > LIFE) {
+                    eprintln!("process {id} has lived for more than {LIFE:?} and is killed");
+                    let _ = kill_process(pid(id), Signal::KILL);
+                }
+            }
+        });
+    });
+    GUARDED.lock().unwrap().push((id, Instant::now()));
+}
+
+/// Once it is reaped its id may be another's.
+fn release(id: u32) {
+    GUARDED.lock().unwrap().retain(|(guarded, _)| *guarded != id);
 }
 
 /// The program, untouched by the environment of whoever runs the tests.
