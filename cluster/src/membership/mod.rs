@@ -5,8 +5,8 @@
 //!
 //! # The rules
 //! - **One leader.** The lease is a key with an expiry in the master. Every write names the lease's token, and the master does
-//!   nothing when it no longer holds. After a write whose outcome is not known, the leader takes a new token before it
-//!   reads the map anew, so that the old write can no longer land.
+//!   nothing when it no longer holds. With each new connection to the master, and after each failed request, the leader takes
+//!   a new token and reads the map anew, so that whatever was under way can no longer land behind its back.
 //! - **The epoch only grows**: one more than any seen, or the time of day, whichever is greater. So a master and a
 //!   coordinator that both lost their memory still go past what readers hold.
 //! - **Emptied before shown up.** A node that joins, comes back, or whose process is another one is shown down, where it was
@@ -145,6 +145,13 @@ impl Book {
 
     fn is_master(&self, server: &Server) -> bool {
         self.master_run_id.as_deref() == Some(server.run_id.as_str())
+    }
+
+    /// What became of the write that is under way will not be told.
+    fn doubt_write(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            self.doubtful = Some((writing.map, writing.epoch));
+        }
     }
 
     fn being_shown_down(&self, name: &str) -> bool {
@@ -343,9 +350,7 @@ impl Membership {
     /// taken anew behind our back. Under a new token nothing of it can happen once the map has been read again.
     fn begin_term(&mut self, now: Now) {
         self.lease.asked = None;
-        if let Some(writing) = self.book.writing.take() {
-            self.book.doubtful = Some((writing.map, writing.epoch));
-        }
+        self.book.doubt_write();
         self.lease.term += 1;
         self.lease.role = Role::Standby;
         self.lease.until_ms = 0;
@@ -366,7 +371,7 @@ impl Membership {
                         let request = self.book.id();
                         self.lease.role = Role::Reading(request);
                         self.lease.watching = true;
-                        self.book.writing = None;
+                        self.book.doubt_write();
                         self.book.push(Action::ReadMap { request });
                     }
                 }
@@ -395,7 +400,7 @@ impl Membership {
         self.lease.role = Role::Standby;
         self.lease.watching = false;
         self.lease.until_ms = 0;
-        self.book.writing = None;
+        self.book.doubt_write();
         self.book.pending.clear();
         if led {
             for member in self.members.values_mut() {
@@ -435,6 +440,7 @@ impl Membership {
         }
         book.base = map;
         book.base_epoch = epoch;
+        book.doubtful = None;
         book.touched = true;
         true
     }
@@ -549,10 +555,8 @@ impl Membership {
 
     fn map_heard(&mut self, map: NodeMap, epoch: Option<Epoch>) {
         match epoch {
-            // Ours come back too.
-            Some(epoch) if epoch > EPOCH_MAX || epoch <= self.book.epoch => {}
-            Some(epoch) if !self.lease.watching => _ = self.remember(map, epoch),
-            // Another leads: the next renewal of the lease will tell.
+            Some(epoch) if !self.lease.watching && epoch <= EPOCH_MAX => _ = self.remember(map, epoch),
+            // Our own comes back; or another leads, which the next renewal of the lease will tell.
             Some(_) => {}
             None if self.lease.watching => self.book.notice(Notice::ForeignWriter),
             None => _ = self.remember(map, 0),
