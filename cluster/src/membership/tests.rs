@@ -914,6 +914,23 @@ fn a_write_of_unknown_outcome_is_fenced_and_then_the_master_is_asked_what_became
 }
 
 #[test]
+fn a_map_in_doubt_yields_to_one_that_another_leader_wrote() {
+    let mut rig = Rig::with(options(), &["a", "b"]);
+    rig.hold_writes = true;
+    rig.kill("a");
+    rig.flushed("b");
+    let lost = rig.write.take().expect("a write");
+    rig.step(Event::MasterDown { reason: "no answer".to_owned() });
+    (rig.hold_writes, rig.lease) = (false, LeaseReply::Theirs);
+    rig.step(Event::MasterUp { run_id: Some("master".to_owned()) });
+    rig.step(Event::MapHeard { map: map(&[node("b", true, Some("b1"))]), epoch: Some(lost.epoch + 1) });
+    rig.stored = (NodeMap::new(), None);
+    rig.lease = LeaseReply::Ours;
+    rig.wait(1_000);
+    assert_eq!(rig.stored.0.keys().collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
 fn a_standby_watches_nothing_and_remembers_the_map() {
     let mut rig = Rig::idle(options());
     rig.lease = LeaseReply::Theirs;
