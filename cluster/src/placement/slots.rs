@@ -12,7 +12,7 @@
 //!
 //! Only additions and divisions are made with the floating-point numbers, so every machine comes to the same result.
 
-use crc16::{State, XMODEM};
+use super::crc16::crc16;
 
 /// Number of slots, as in Redis Cluster.
 pub const SLOTS: usize = 16_384;
@@ -20,7 +20,7 @@ pub const SLOTS: usize = 16_384;
 /// The slot of a key: CRC16 of its hash tag, or else of the whole key, modulo [`SLOTS`].
 #[inline]
 pub fn slot_of(key: &[u8]) -> u16 {
-    State::<XMODEM>::calculate(hash_tag(key)) & (SLOTS as u16 - 1)
+    crc16(hash_tag(key)) & (SLOTS as u16 - 1)
 }
 
 /// What is hashed of a key: what stands between the first `{` and the first `}` behind it if that is not empty, else all of it.
