@@ -82,20 +82,41 @@ pub(crate) struct Topics {
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     names: BTreeSet<Name>,
+    /// How many of `names` are of each kind.
+    counts: [usize; 3],
 }
 
 impl Subscriptions {
+    fn insert(&mut self, name: &Name) -> bool {
+        let is_new = self.names.insert(name.clone());
+        self.counts[name.0 as usize] += usize::from(is_new);
+        is_new
+    }
+
+    fn remove(&mut self, name: &Name) {
+        let was_there = self.names.remove(name);
+        self.counts[name.0 as usize] -= usize::from(was_there);
+    }
+
     /// As redis counts them in its replies: channels and patterns together, shard channels apart.
     fn count(&self, kind: Kind) -> usize {
-        self.names.iter().filter(|(of, _)| (*of == Kind::Shard) == (kind == Kind::Shard)).count()
+        match kind {
+            Kind::Channel | Kind::Pattern => self.of(Kind::Channel) + self.of(Kind::Pattern),
+            Kind::Shard => self.of(Kind::Shard),
+        }
     }
 
     pub(crate) fn of(&self, kind: Kind) -> usize {
-        self.names.iter().filter(|(of, _)| *of == kind).count()
+        self.counts[kind as usize]
     }
 }
 
 impl Core {
+    #[cfg(test)]
+    pub(super) fn topic_count(&self) -> usize {
+        self.topics.by_name.len()
+    }
+
     /// The commands about channels.
     pub(super) fn pubsub_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         match command.name {
@@ -153,7 +174,7 @@ impl Core {
         for name in args.iter().skip(1) {
             let name: Name = (kind, name.into());
             let own = self.sessions[index as usize].subscriptions.get_or_insert_default();
-            let is_new = own.names.insert(name.clone());
+            let is_new = own.insert(&name);
             let count = own.count(kind);
             if !self.topics.by_name.contains_key(&name) {
                 self.topics.next_number = self.topics.next_number.wrapping_add(1);
@@ -210,19 +231,25 @@ impl Core {
     fn drop_subscription(&mut self, index: u32, name: &Name) {
         let id = self.session_id(index);
         if let Some(own) = &mut self.sessions[index as usize].subscriptions {
-            own.names.remove(name);
+            own.remove(name);
             if own.names.is_empty() {
                 self.sessions[index as usize].subscriptions = None;
             }
         }
         let Some(topic) = self.topics.by_name.get_mut(name) else { return };
         topic.subscribers.retain(|subscriber| *subscriber != id);
-        if topic.subscribers.is_empty() && topic.waiting.is_empty() {
-            let at = std::mem::take(&mut topic.at);
-            self.topics.by_name.remove(name);
-            for (backend, _) in at {
-                self.say_to_node(backend, name.0.unsubscribe(), &name.1, 0);
-            }
+        self.drop_unheard(name);
+    }
+
+    /// Ends a topic that nobody listens to, nor is to be told that he does.
+    fn drop_unheard(&mut self, name: &Name) {
+        let is_unheard = |topic: &Topic| topic.subscribers.is_empty() && topic.waiting.is_empty();
+        if !self.topics.by_name.get(name).is_some_and(is_unheard) {
+            return;
+        }
+        let topic = self.topics.by_name.remove(name).expect("just looked at");
+        for (backend, _) in topic.at {
+            self.say_to_node(backend, name.0.unsubscribe(), &name.1, 0);
         }
     }
 
@@ -276,6 +303,11 @@ impl Core {
 
     /// What a node said on its connection for topics; false if that makes no sense.
     pub(super) fn subscriber_input(&mut self, index: u32, reply: &[u8]) -> bool {
+        if reply[0] == b'-' {
+            let waiter = self.backends[index as usize].pop();
+            waiter.into_iter().for_each(|waiter| self.refuse_topic(index, waiter.sequence, reply));
+            return waiter.is_some();
+        }
         let Some(elements) = array_elements(reply) else { return false };
         let parts: Vec<&[u8]> = elements.take(2).filter_map(bulk).collect();
         let &[verb, name] = parts.as_slice() else { return false };
@@ -300,7 +332,13 @@ impl Core {
     fn confirm(&mut self, backend: u32, name: &Name, number: u32) {
         let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.number == number) else { return };
         topic.at.iter_mut().filter(|(at, _)| *at == backend).for_each(|(_, confirmed)| *confirmed = true);
-        if !topic.at.iter().all(|(_, confirmed)| *confirmed) {
+        self.answer_if_confirmed(name);
+    }
+
+    /// Answers those who wait for a topic, once every connection that carries it has confirmed it.
+    fn answer_if_confirmed(&mut self, name: &Name) {
+        let Some(topic) = self.topics.by_name.get_mut(name) else { return };
+        if topic.at.is_empty() || !topic.at.iter().all(|(_, confirmed)| *confirmed) {
             return;
         }
         for pending in std::mem::take(&mut topic.waiting) {
@@ -312,6 +350,23 @@ impl Core {
                 self.mark_session(pending.session.index);
             }
         }
+        self.drop_unheard(name);
+    }
+
+    /// A node refuses to subscribe a topic: nobody has it then, and those who wait for it get the node's error.
+    fn refuse_topic(&mut self, backend: u32, number: u32, error: &[u8]) {
+        let found = self.topics.by_name.iter().find(|(_, topic)| topic.number == number);
+        let Some(name) = found.map(|(name, _)| name.clone()) else { return };
+        let topic = self.topics.by_name.get_mut(&name).expect("just found");
+        topic.at.retain(|(at, _)| *at != backend);
+        let subscribers = topic.subscribers.clone();
+        for pending in std::mem::take(&mut topic.waiting) {
+            self.deliver(Waiter::new(pending.session, pending.sequence, pending.since_ms), error);
+        }
+        for subscriber in subscribers {
+            self.drop_subscription(subscriber.index, &name);
+        }
+        self.drop_unheard(&name);
     }
 
     /// A message to everybody who listens.
@@ -371,9 +426,6 @@ impl Core {
 
     /// After a change of the map: topics move to where they belong now, and connections that carry none are closed.
     pub(super) fn move_topics(&mut self) {
-        if self.topics.by_name.is_empty() {
-            return;
-        }
         // Connections of nodes that are out go first, so that nothing is said to them.
         for index in 0..self.backends.len() as u32 {
             let backend = &self.backends[index as usize];
@@ -391,6 +443,8 @@ impl Core {
         }
         for name in self.topics.by_name.keys().cloned().collect::<Vec<_>>() {
             self.place_topic(&name);
+            // Who did not confirm it may be out.
+            self.answer_if_confirmed(&name);
         }
     }
 
@@ -407,6 +461,7 @@ impl Core {
                 self.fail(waiter, "NODEDOWN the channel's node did not confirm the subscription in time");
                 self.drop_subscription(pending.session.index, &name);
             }
+            self.drop_unheard(&name);
         }
     }
 }

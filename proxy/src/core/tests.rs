@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 use vrc_cluster::{
     contract::{Endpoint, Node, NodeMap},
-    resp::{RequestFramer, encode},
+    resp::{Proto, RequestFramer, encode},
     topology::PlacementOptions,
 };
 
@@ -213,7 +213,7 @@ impl Rig {
                 }
                 "del" => encode::integer(&mut reply, args[1..].iter().filter(|key| data.remove(*key).is_some()).count() as i64),
                 "dbsize" => encode::integer(&mut reply, data.len() as i64),
-                "watch" | "unwatch" => encode::simple(&mut reply, "OK"),
+                "watch" | "unwatch" | "select" | "hello" => encode::simple(&mut reply, "OK"),
                 "multi" => {
                     *multi = Some((Vec::new(), 0));
                     encode::simple(replies, "OK");
@@ -225,8 +225,9 @@ impl Rig {
                     reply.extend(inner);
                 }
                 // Waits for ever.
-                "blpop" => {}
-                "subscribe" | "unsubscribe" => {
+                "blpop" | "blmpop" | "xread" => {}
+                "ssubscribe" => encode::error(&mut reply, "ERR unknown command 'ssubscribe'"),
+                "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" => {
                     encode::array(&mut reply, 3);
                     encode::bulk(&mut reply, &args[0]);
                     encode::bulk(&mut reply, &args[1]);
@@ -664,7 +665,7 @@ fn who_waits_at_a_node_that_loses_the_key_is_told() {
 /// The node says something on each of its connections that subscribed to the channel.
 fn publish(rig: &mut Rig, channel: &str, text: &str) {
     for node in rig.nodes.values_mut() {
-        if node.seen.last().is_some_and(|name| name == "subscribe") {
+        if node.seen.iter().any(|name| name == "subscribe") {
             encode::request(&mut node.replies, &["message", channel, text]);
         }
     }
@@ -892,5 +893,80 @@ proptest! {
         let client = rig.client();
         rig.say(client, &bytes);
         rig.effects();
+    }
+}
+
+#[test]
+fn a_subscriber_that_leaves_before_it_is_confirmed_leaves_nothing_behind() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    rig.say(client, request("SUBSCRIBE one"));
+    rig.core.session_closed(client);
+    let client = rig.client();
+    rig.say(client, ["SUBSCRIBE two", "UNSUBSCRIBE two"].map(request).concat());
+    rig.settle();
+    assert_eq!(rig.core.topic_count(), 0);
+    let client = rig.client();
+    rig.reachable.clear();
+    for name in THREE {
+        rig.kill(name);
+    }
+    rig.say(client, request("SUBSCRIBE three"));
+    rig.core.session_closed(client);
+    rig.effects();
+    rig.pass(TIMEOUT_MS + 1);
+    rig.pass(1);
+    assert_eq!(rig.core.topic_count(), 0);
+}
+
+#[test]
+fn a_pattern_is_confirmed_once_the_node_that_did_not_answer_has_left_the_map() {
+    let mut rig = Rig::new(&THREE);
+    rig.reachable.remove("a");
+    let client = rig.client();
+    rig.say(client, request("PSUBSCRIBE *"));
+    for _ in 0..3 {
+        rig.effects();
+        rig.connect();
+        rig.write_to_nodes(usize::MAX);
+        rig.answer(usize::MAX);
+    }
+    rig.write_to_clients(usize::MAX);
+    assert_eq!(rig.got(client), "");
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+    rig.settle();
+    assert_eq!(rig.got(client), "*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n");
+}
+
+#[test]
+fn a_node_that_refuses_a_subscription_keeps_the_others() {
+    let mut rig = Rig::new(&THREE);
+    let (keen, refused) = (rig.client(), rig.client());
+    let channel = rig.key_of("a", 0);
+    rig.say(keen, request(&format!("SUBSCRIBE {channel}")));
+    rig.settle();
+    rig.got(keen);
+    // As redis before 7.0 answers.
+    rig.say(refused, request(&format!("SSUBSCRIBE {channel}")));
+    rig.settle();
+    assert_eq!(rig.got(refused), "-ERR unknown command 'ssubscribe'\r\n");
+    assert_eq!(rig.core.topic_count(), 1);
+    publish(&mut rig, &channel, "hi");
+    rig.settle();
+    assert!(rig.got(keen).ends_with("$2\r\nhi\r\n"));
+}
+
+#[test]
+fn the_topics_of_a_node_that_moved_are_not_sent_to_where_it_was() {
+    let mut rig = Rig::new(&THREE);
+    let channel = rig.key_of("a", 0);
+    rig.ask([request(&format!("SUBSCRIBE {channel}")), request(&format!("UNSUBSCRIBE {channel}"))].concat());
+    let mut map: NodeMap = THREE.iter().map(|name| ((*name).to_owned(), node(name, true))).collect();
+    map.get_mut("a").unwrap().config = Endpoint::new("elsewhere", 1);
+    rig.reachable.insert("elsewhere".to_owned());
+    rig.core.set_topology(Arc::new(Topology::build(&map, 2, &PlacementOptions::default(), 0)));
+    rig.ask(request(&format!("SUBSCRIBE {channel}")));
+    for &backend in rig.nodes.keys() {
+        assert_ne!(rig.core.backends[backend as usize].endpoint.host, "a");
     }
 }
