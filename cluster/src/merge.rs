@@ -276,7 +276,8 @@ impl Join {
                         self.bytes.extend_from_slice(name);
                         self.numbers.push(number);
                     } else {
-                        *self.numbers.get_mut(pair)? += number;
+                        let sum = self.numbers.get_mut(pair)?;
+                        *sum = sum.saturating_add(number);
                     }
                     pair += 1;
                 }
@@ -381,6 +382,8 @@ mod tests {
         assert_eq!(all(Merge::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"]), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
         let pairs = ["*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n", "*4\r\n$1\r\na\r\n:0\r\n$1\r\nb\r\n:3\r\n"];
         assert_eq!(all(Merge::SumPairs, &pairs), "*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:3\r\n");
+        let most = "*2\r\n$1\r\na\r\n:9223372036854775807\r\n";
+        assert_eq!(all(Merge::SumPairs, &[most, most]), most);
         assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "+OK\r\n", "-NOTBUSY no\r\n"]), "+OK\r\n");
         assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "-ERR no\r\n"]), "-NOTBUSY no\r\n");
         assert_eq!(all(Merge::Concat, &["~1\r\n$1\r\na\r\n", "~0\r\n"]), "~1\r\n$1\r\na\r\n");

@@ -130,9 +130,9 @@ impl Router {
         if same { Ok(Some(place)) } else { Err(Refusal::CrossSlot) }
     }
 
-    /// The argument that is the first key of the request that was last looked at by [`Router::whole`].
-    pub fn first_key(&self) -> Option<usize> {
-        self.keys.first().map(|key| *key as usize)
+    /// Which arguments are keys of the request that was last looked at by [`Router::whole`].
+    pub fn keys(&self) -> &[u32] {
+        &self.keys
     }
 
     /// For each key of that request in order, the index of its part.

@@ -212,8 +212,10 @@ impl Worker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.core.borrow_mut().tick(self.now_ms());
-            if self.core.borrow().has_dirty() {
+            let mut core = self.core.borrow_mut();
+            core.tick(self.now_ms());
+            // Who waits for room may have got it from requests that expired without a reply to anybody.
+            if core.has_dirty() || core.has_paused() {
                 self.want_flush();
             }
         }

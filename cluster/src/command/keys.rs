@@ -247,9 +247,9 @@ pub(super) fn stream_keys(args: Args<'_>, keys: &mut Vec<u32>) -> Result<(), Key
     Ok(())
 }
 
-/// Whether XREAD or XREADGROUP has the option BLOCK.
-pub(super) fn block_option(args: Args<'_>) -> bool {
-    stream_options(args).any(|(_, option)| option == StreamOption::Block)
+/// Where the option BLOCK of XREAD or XREADGROUP stands. As in redis the last one counts.
+pub(super) fn block_option(args: Args<'_>) -> Option<usize> {
+    stream_options(args).filter(|(_, option)| *option == StreamOption::Block).map(|(index, _)| index).last()
 }
 
 #[derive(PartialEq)]

@@ -87,7 +87,26 @@ impl Command {
     /// Whether a request of a [`Way::Blocking`] command may wait: all of them but XREAD and XREADGROUP without their option BLOCK,
     /// which a shared connection serves as well as any.
     pub fn waits(&self, args: Args<'_>) -> bool {
-        self.way == Way::Blocking && (self.rule != Rule::Streams || keys::block_option(args))
+        self.way == Way::Blocking && (self.rule != Rule::Streams || keys::block_option(args).is_some())
+    }
+
+    /// For how long a request that [waits](Command::waits) does so at most, in ms: `None` if it has no end. One whose time cannot be
+    /// read does not wait.
+    pub fn wait_ms(&self, args: Args<'_>) -> Option<u64> {
+        let counted = |spec: &KeySpec| matches!(spec.find, FindKeys::KeyNum { .. });
+        let (index, unit_ms) = match self.rule {
+            Rule::Streams => (keys::block_option(args)? + 1, 1.0),
+            // BLMPOP and BZMPOP: the time comes before the number of keys.
+            _ if self.keys.iter().any(counted) => (1, 1_000.0),
+            // WAIT.
+            _ if self.keys.is_empty() => (args.len() - 1, 1.0),
+            _ => (args.len() - 1, 1_000.0),
+        };
+        let time = args.get(index).and_then(|time| std::str::from_utf8(time).ok()).and_then(|time| time.parse::<f64>().ok());
+        match time {
+            Some(0.0) => None,
+            time => Some((time.unwrap_or(0.0) * unit_ms) as u64),
+        }
     }
 
     /// The index of the argument that names a database other than the selected one, in a request (COPY … DB n, MOVE) that goes to a

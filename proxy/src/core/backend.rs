@@ -39,6 +39,11 @@ impl Lane {
         self.db >= GUEST_OFFSET
     }
 
+    /// The lane as its clients know it, with their database's number; `guests` says whether there are guest databases.
+    pub(crate) fn of_client(self, guests: bool) -> Self {
+        if guests && self.is_guest() { Lane { db: self.db - GUEST_OFFSET, ..self } } else { self }
+    }
+
     /// 0 to [`Lane::COUNT`] - 1.
     #[inline]
     pub(crate) fn index(self) -> usize {
@@ -117,6 +122,9 @@ pub(crate) struct Backend {
     pub(crate) input: Vec<u8>,
     pub(crate) framer: ReplyFramer,
     waiters: VecDeque<Waiter>,
+    /// A time before which none of the waiters came that moved here from another node: they may stand behind newer ones. Any time
+    /// if there are none.
+    moved_since_ms: u64,
     /// Replies of the first waiter that were skipped.
     skipped: u32,
     out: Vec<u8>,
@@ -138,6 +146,7 @@ impl Backend {
             input: Vec::new(),
             framer: ReplyFramer::default(),
             waiters: VecDeque::new(),
+            moved_since_ms: u64::MAX,
             skipped: 0,
             out: Vec::new(),
             out_at: 0,
@@ -171,17 +180,37 @@ impl Backend {
         self.waiters.push_back(waiter);
     }
 
+    /// A waiter that came at `since_ms` is about to be queued out of turn.
+    pub(crate) fn expect_moved(&mut self, since_ms: u64) {
+        self.moved_since_ms = self.moved_since_ms.min(since_ms);
+    }
+
+    /// Whether somebody waits who came before `deadline_ms`.
+    pub(crate) fn is_overdue(&mut self, deadline_ms: u64) -> bool {
+        if self.moved_since_ms < deadline_ms {
+            // Whoever moved here may have been answered since; only looking at all tells.
+            self.moved_since_ms = self.waiters.iter().map(|waiter| waiter.since_ms).min().unwrap_or(u64::MAX);
+        }
+        self.front().map_or(u64::MAX, |first| first.since_ms).min(self.moved_since_ms) < deadline_ms
+    }
+
+    /// Whether the next reply is one that does not count, without counting it off.
+    pub(crate) fn would_skip(&self) -> bool {
+        self.waiters.front().is_some_and(|waiter| waiter.skip > self.skipped)
+    }
+
     /// Whether the next reply is one that does not count; if so, it is counted off.
     #[inline]
     pub(crate) fn skips(&mut self) -> bool {
-        let skips = self.waiters.front().is_some_and(|waiter| waiter.skip > self.skipped);
-        self.skipped = if skips { self.skipped + 1 } else { 0 };
+        let skips = self.would_skip();
+        self.skipped += u32::from(skips);
         skips
     }
 
     /// Who waits for the next reply.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Waiter> {
+        self.skipped = 0;
         self.waiters.pop_front()
     }
 
@@ -225,7 +254,8 @@ impl Backend {
                 self.out.clear();
             }
             self.out_at = 0;
-        } else if self.out_at > NODE_BACKLOG_BYTES / 4 {
+        } else if self.out_at > NODE_BACKLOG_BYTES / 4 && self.out_at > self.out.len() / 2 {
+            // No more bytes are moved than were written, so that a large value is not moved again and again.
             self.out.drain(..self.out_at);
             self.out_at = 0;
         }
@@ -285,11 +315,18 @@ impl Backend {
     /// Takes back the requests that came before `deadline_ms`. Only for a connection that nothing has been sent on.
     pub(crate) fn expire_unsent(&mut self, deadline_ms: u64) -> VecDeque<Waiter> {
         debug_assert_eq!(self.out_at, 0);
-        let count = self.waiters.iter().take_while(|waiter| waiter.since_ms < deadline_ms).count();
-        let kept = self.waiters.split_off(count);
-        let expired = std::mem::replace(&mut self.waiters, kept);
-        let bytes: usize = expired.iter().map(|waiter| waiter.len as usize).sum();
-        self.out.drain(..bytes);
+        let unsent = self.take_unsent();
+        let mut expired = VecDeque::new();
+        let mut at = 0;
+        for waiter in unsent.waiters {
+            let request = &unsent.requests[at..at + waiter.len as usize];
+            at += request.len();
+            if waiter.since_ms < deadline_ms {
+                expired.push_back(waiter);
+            } else {
+                self.push(waiter, |out| out.extend_from_slice(request));
+            }
+        }
         expired
     }
 }
@@ -349,6 +386,18 @@ mod tests {
     }
 
     #[test]
+    fn a_large_request_is_not_moved_at_every_write() {
+        let mut backend = backend();
+        backend.push(Waiter::nobody(0), |out| out.resize(4 * NODE_BACKLOG_BYTES, b'x'));
+        for _ in 0..4 {
+            backend.written(NODE_BACKLOG_BYTES / 4 + 1);
+        }
+        assert!(backend.out_at > NODE_BACKLOG_BYTES);
+        backend.written(2 * NODE_BACKLOG_BYTES);
+        assert_eq!(backend.out_at, 0);
+    }
+
+    #[test]
     fn lanes_are_distinct() {
         let mut seen = std::collections::BTreeSet::new();
         for proto in [Proto::Resp2, Proto::Resp3] {
@@ -357,6 +406,7 @@ mod tests {
                 assert!(index < Lane::COUNT && seen.insert(index));
             }
         }
-        assert_eq!(Lane::new(Proto::Resp2, 3, true).db, 11);
+        let guest = Lane::new(Proto::Resp2, 3, true);
+        assert_eq!((guest.db, guest.of_client(true).db, guest.of_client(false).db), (11, 3, 11));
     }
 }

@@ -11,6 +11,7 @@ use vrc_cluster::{
 use super::{
     Core, Flow,
     backend::{Lane, State, Unsent, Waiter},
+    private::HeldKeys,
     session::{Pause, Slot},
 };
 
@@ -48,9 +49,9 @@ impl Core {
             Ok(Route::One(owner)) => self.forward(index, owner, args),
             Ok(Route::Local) => self.local(index, command, args),
             Ok(Route::Session) => self.session_command(index, command, args),
-            Ok(Route::Wait(owner)) => self.wait_for_keys(index, owner, args),
+            Ok(Route::Wait(owner)) => self.wait_for_keys(index, owner, command, args),
             Ok(Route::WaitAnywhere) => match self.any_node(index) {
-                Some(node) => self.wait(index, Owner { node, guest: false }, None, args),
+                Some(node) => self.wait(index, Owner { node, guest: false }, HeldKeys::default(), command, args),
                 None => {
                     self.refuse_command(index, &Refusal::NoNodeUp);
                     Flow::Next
@@ -81,13 +82,13 @@ impl Core {
         }
     }
 
-    fn wait_for_keys(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
-        let key = self.router.first_key().and_then(|key| args.get(key));
-        self.wait(index, owner, key, args)
+    fn wait_for_keys(&mut self, index: u32, owner: Owner, command: &'static Command, args: Args<'_>) -> Flow {
+        let keys = self.keys_to_hold(args);
+        self.wait(index, owner, keys, command, args)
     }
 
     fn refuse_command(&mut self, index: u32, refusal: &Refusal) {
-        self.refuse(index, &refusal.to_string());
+        self.refuse(index, refusal.to_string());
     }
 
     /// The whole request to one node.
@@ -159,10 +160,11 @@ impl Core {
         }
         let join = self.new_join();
         self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
-        let session = self.session_id(index);
-        let sequence = self.sessions[index as usize].push(Slot::Join(join));
-        let waiter = Waiter::new(session, sequence, self.now_ms);
-        self.queue_parts(waiter, split, args);
+        let id = self.session_id(index);
+        let session = &mut self.sessions[index as usize];
+        let lane = Lane::new(session.proto, session.db, false);
+        let sequence = session.push(Slot::Join(join));
+        self.queue_parts(Waiter::new(id, sequence, self.now_ms), lane, split, args);
         self.counters.split_total += 1;
         Flow::Next
     }
@@ -173,17 +175,15 @@ impl Core {
         self.make_ready(index, backend)
     }
 
-    /// Queues the router's parts; `waiter.part` is the number of the first.
-    fn queue_parts(&mut self, waiter: Waiter, split: Split, args: Args<'_>) {
-        let session = &self.sessions[waiter.session as usize];
-        let (proto, db) = (session.proto, session.db);
+    /// Queues the router's parts; `waiter.part` is the number of the first, `lane` the client's.
+    fn queue_parts(&mut self, waiter: Waiter, lane: Lane, split: Split, args: Args<'_>) {
         let step = split.step();
         // The parts' headers first, then each key to its part: every part has a backend of its own, so they do not mix.
         let mut targets = std::mem::take(&mut self.part_targets);
         targets.clear();
         for part in 0..self.router.parts().len() {
             let of = self.router.parts()[part];
-            let backend = self.backend_of(of.owner.node, Lane::new(proto, db, of.owner.guest));
+            let backend = self.backend_of(of.owner.node, Lane::new(lane.proto, lane.db, of.owner.guest));
             let out = self.backends[backend as usize].out_mut();
             targets.push((backend, out.len()));
             encode::array(out, 1 + of.keys as usize * step);
@@ -267,8 +267,10 @@ impl Core {
     // ---- After a change of the map ----
 
     /// Routes requests that were queued but not sent as if they came now, keeping their order and their time. `origin` is the backend
-    /// that they were queued for, if it is still in use.
-    pub(super) fn forward_again(&mut self, origin: Option<u32>, unsent: Unsent) {
+    /// that they were queued for, if it is still in use, and `lane` that backend's: what their sessions have selected may have
+    /// changed since.
+    pub(super) fn forward_again(&mut self, origin: Option<u32>, lane: Lane, unsent: Unsent) {
+        let lane = lane.of_client(self.topology.options().guest_databases);
         let mut framer = RequestFramer::default();
         let mut at = 0;
         for waiter in unsent.waiters {
@@ -278,26 +280,24 @@ impl Core {
                 continue;
             }
             if waiter.skip > 0 {
-                self.transaction_again(waiter, request);
+                self.transaction_again(waiter, lane, request);
                 continue;
             }
             framer.reset();
             match framer.advance(request) {
-                Ok(Some(Frame::Multibulk(_))) => self.forward_one_again(origin, waiter, Args::new(request, framer.args())),
+                Ok(Some(Frame::Multibulk(_))) => self.forward_one_again(origin, waiter, lane, Args::new(request, framer.args())),
                 _ => unreachable!("what was queued is a whole request"),
             }
         }
     }
 
-    fn forward_one_again(&mut self, origin: Option<u32>, waiter: Waiter, args: Args<'_>) {
-        let session = &self.sessions[waiter.session as usize];
-        let (proto, db) = (session.proto, session.db);
-        let slot = session.slot(waiter.sequence);
+    fn forward_one_again(&mut self, origin: Option<u32>, waiter: Waiter, lane: Lane, args: Args<'_>) {
+        let slot = self.sessions[waiter.session as usize].slot(waiter.sequence);
         let Ok(command) = command::resolve(args) else { unreachable!("what was queued was found in the table") };
         let route = self.router.route(command, args, &self.topology);
         self.counters.rerouted_total += 1;
         match (route, slot) {
-            (Ok(Route::One(owner)), _) => self.queue_again(owner, Lane::new(proto, db, owner.guest), waiter, args),
+            (Ok(Route::One(owner)), _) => self.queue_again(owner, lane, waiter, args.bytes()),
             (Ok(Route::Split(split)), slot) => {
                 let parts = self.router.parts().len();
                 let part = match slot {
@@ -312,21 +312,21 @@ impl Core {
                 };
                 for part in 0..parts {
                     let owner = self.router.parts()[part].owner;
-                    let backend = self.backend_of(owner.node, Lane::new(proto, db, owner.guest));
-                    self.wake(backend);
+                    let backend = self.backend_of(owner.node, Lane::new(lane.proto, lane.db, owner.guest));
+                    self.wake(backend, waiter);
                 }
-                self.queue_parts(Waiter { part, ..waiter }, split, args);
+                self.queue_parts(Waiter { part, ..waiter }, lane, split, args);
             }
             (Ok(Route::Any), _) => match self.any_node(waiter.session) {
-                Some(node) => self.queue_again(Owner { node, guest: false }, Lane::new(proto, db, false), waiter, args),
+                Some(node) => self.queue_again(Owner { node, guest: false }, lane, waiter, args.bytes()),
                 None => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
             },
             (Ok(Route::All(_)), _) => match origin {
-                Some(backend) => self.queue(backend, waiter, args.bytes()),
+                Some(backend) => self.requeue(backend, waiter, args.bytes()),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
             (Ok(Route::Session), _) => match origin {
-                Some(backend) => self.queue(backend, waiter, args.bytes()),
+                Some(backend) => self.requeue(backend, waiter, args.bytes()),
                 None if command.way == Way::Scan => self.scan_past(waiter),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
@@ -337,13 +337,20 @@ impl Core {
         }
     }
 
-    fn queue_again(&mut self, owner: Owner, lane: Lane, waiter: Waiter, args: Args<'_>) {
-        let backend = self.backend_of(owner.node, lane);
-        self.wake(backend);
-        self.queue(backend, waiter, args.bytes());
+    /// Queues a request for its new owner; `lane` is the client's.
+    pub(super) fn queue_again(&mut self, owner: Owner, lane: Lane, waiter: Waiter, request: &[u8]) {
+        let backend = self.backend_of(owner.node, Lane::new(lane.proto, lane.db, owner.guest));
+        self.requeue(backend, waiter, request);
     }
 
-    pub(super) fn wake(&mut self, backend: u32) {
+    fn requeue(&mut self, backend: u32, waiter: Waiter, request: &[u8]) {
+        self.wake(backend, waiter);
+        self.queue(backend, waiter, request);
+    }
+
+    /// Makes a backend ready for a request that was queued elsewhere before.
+    fn wake(&mut self, backend: u32, waiter: Waiter) {
+        self.backends[backend as usize].expect_moved(waiter.since_ms);
         if self.backends[backend as usize].state == State::Idle {
             self.connect(backend);
         }
@@ -358,6 +365,10 @@ impl Core {
         } else if unresolved == Unresolved::Subcommand && is_client_setinfo(args) {
             self.client_setinfo(index, args);
         } else {
+            if matches!(unresolved, Unresolved::Arity(command) if command.name == "exec") {
+                // Even so it ends the transaction.
+                self.discard(index);
+            }
             self.spoil(index);
             self.refuse(index, unresolved.error(args));
         }

@@ -29,11 +29,13 @@ impl Core {
             "echo" => self.answer_now(index, |out| encode::bulk(out, &args[1])),
             "hello" => {
                 self.hello(index, args);
+                self.follow_session(index);
                 return self.before_all_after(index);
             }
             "auth" => self.auth(index, args),
             "select" => {
                 self.select(index, args);
+                self.follow_session(index);
                 return self.before_all_after(index);
             }
             "quit" => {

@@ -251,7 +251,8 @@ impl Core {
     pub(crate) fn session_ended(&mut self, id: SessionId) {
         if self.is_open(id) {
             let session = &mut self.sessions[id.index as usize];
-            if session.private.is_some() {
+            let hold = session.private.and_then(|backend| self.backends[backend as usize].hold.as_ref());
+            if matches!(hold, Some(Hold::Waiting { .. })) {
                 // It gives up what it waits for.
                 self.effects.push(Effect::Close { session: id });
                 return;
@@ -295,7 +296,7 @@ impl Core {
                 Ok(Some(Frame::Inline { line, len })) => (self.inline(index, &rest[..line]), len),
                 Err(error) => {
                     self.counters.protocol_errors += 1;
-                    self.refuse(index, &format!("ERR {error}"));
+                    self.refuse(index, format!("ERR {error}"));
                     (Flow::Close, rest.len())
                 }
             };
@@ -343,7 +344,7 @@ impl Core {
             }
             Err(error) => {
                 self.counters.protocol_errors += 1;
-                self.refuse(index, &format!("ERR {error}"));
+                self.refuse(index, format!("ERR {error}"));
                 Flow::Close
             }
         }
@@ -380,7 +381,10 @@ impl Core {
             self.paused.swap_remove(at);
             self.sessions[id.index as usize].paused = None;
             self.take_kept_input(id.index);
-            if self.sessions[id.index as usize].paused.is_none() {
+            let session = &self.sessions[id.index as usize];
+            if session.closing {
+                self.mark_session(id.index);
+            } else if session.paused.is_none() {
                 self.effects.push(Effect::Resume { session: id.index });
             }
         }
@@ -418,8 +422,11 @@ impl Core {
     /// Takes no more commands from anybody; each session is closed once it has been answered.
     pub(crate) fn close_all(&mut self) {
         for index in 0..self.sessions.len() as u32 {
-            if self.sessions[index as usize].open {
-                self.sessions[index as usize].closing = true;
+            let session = &mut self.sessions[index as usize];
+            if session.open {
+                session.closing = true;
+                session.input = Vec::new();
+                session.partial = None;
                 self.mark_session(index);
             }
         }
@@ -473,9 +480,10 @@ impl Core {
             Ok(Some(len))
                 if len == input.len()
                     && len > READ_BYTES
+                    && input[0] != b'>'
                     && backend.pending() > 0
                     && backend.hold.is_none()
-                    && !backend.skips() =>
+                    && !backend.would_skip() =>
             {
                 let waiter = backend.pop().expect("somebody waits");
                 self.deliver_owned(waiter, input);
@@ -754,12 +762,11 @@ impl Core {
         let deadline_ms = now_ms.saturating_sub(self.settings.timeout_ms);
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];
-            let overdue = backend.front().is_some_and(|waiter| waiter.since_ms < deadline_ms);
+            let overdue = match backend.hold {
+                Some(Hold::Waiting { until_ms, .. }) if backend.state == State::Up => until_ms < now_ms,
+                _ => backend.is_overdue(deadline_ms),
+            };
             let incarnation = backend.incarnation;
-            if matches!(backend.hold, Some(Hold::Waiting { .. })) && backend.state == State::Up {
-                // As long as it likes.
-                continue;
-            }
             match backend.state {
                 _ if overdue && backend.hold.is_some() => {
                     self.private_lost(index, &format!("no answer within {} ms", self.settings.timeout_ms));
@@ -812,7 +819,7 @@ impl Core {
             if matches!(backend.state, State::Free | State::Retired { .. }) || backend.hold.is_some() {
                 continue;
             }
-            let unsent = backend.take_unsent();
+            let (unsent, lane) = (backend.take_unsent(), backend.lane);
             let node = self.topology.index_of(&backend.node).filter(|node| {
                 let node = &self.topology.nodes()[usize::from(*node)];
                 node.up && node.endpoint == backend.endpoint
@@ -820,7 +827,7 @@ impl Core {
             match node {
                 Some(node) => {
                     self.lanes[usize::from(node) * Lane::COUNT + backend.lane.index()] = index;
-                    moved.push((Some(index), unsent));
+                    moved.push((Some(index), lane, unsent));
                     continue;
                 }
                 None if backend.state == State::Up => {
@@ -832,10 +839,10 @@ impl Core {
                     self.free_backend(index);
                 }
             }
-            moved.push((None, unsent));
+            moved.push((None, lane, unsent));
         }
-        for (backend, unsent) in moved {
-            self.forward_again(backend, unsent);
+        for (backend, lane, unsent) in moved {
+            self.forward_again(backend, lane, unsent);
         }
         self.check_private();
         self.move_topics();
@@ -864,6 +871,11 @@ impl Core {
         if self.dirty_sessions.is_empty() {
             self.dirty_sessions = list;
         }
+    }
+
+    /// Whether a client waits for room.
+    pub(crate) fn has_paused(&self) -> bool {
+        !self.paused.is_empty()
     }
 
     pub(crate) fn has_dirty(&self) -> bool {

@@ -2,7 +2,13 @@
 //!
 //! They come from a pool and go back to it clean. One that is not clean, because its session left in the middle, is closed.
 
-use vrc_cluster::{resp::Args, topology::Owner};
+use std::collections::BTreeSet;
+
+use vrc_cluster::{
+    command::Command,
+    resp::{Args, Proto, encode},
+    topology::{Owner, PlacementKind},
+};
 
 use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX};
 
@@ -17,24 +23,40 @@ use super::{
 pub(crate) enum Hold {
     /// Nothing: it is in the pool.
     Idle,
-    /// A command that may wait as long as it likes. The key decides whether its node is still the right one to wait at.
-    Waiting { session: SessionId, key: Option<Box<[u8]>> },
-    /// A session's watched keys, all of the place of this one.
-    Watching { session: SessionId, key: Box<[u8]> },
+    /// A command that may wait as long as it likes, but by when it must have been answered if it set itself an end. The keys decide
+    /// whether its node is still the right one to wait at.
+    Waiting { session: SessionId, keys: HeldKeys, until_ms: u64 },
+    /// A session's watched keys, all of one place.
+    Watching { session: SessionId, keys: HeldKeys },
     /// A node's topics, for all sessions: see `pubsub`.
     Subscriber,
     /// Nothing, once what was sent has been answered.
     Finishing,
 }
 
+/// The keys that a node must own for a hold to go on: all, or one where the others cannot part from it.
+pub(crate) type HeldKeys = BTreeSet<Box<[u8]>>;
+
 impl Core {
+    /// Of the keys of the request that was last routed, those that decide whether a hold on its node goes on.
+    pub(super) fn keys_to_hold(&self, args: Args<'_>) -> HeldKeys {
+        let enough = match self.topology.options().kind {
+            PlacementKind::Slots => 1,
+            // Keys of one node may have different ones after the next change.
+            PlacementKind::Legacy => usize::MAX,
+        };
+        self.router.keys().iter().take(enough).map(|&key| args[key as usize].into()).collect()
+    }
+
     /// Sends a command that may wait over a connection of its own; the session takes no further command until it is answered.
-    pub(super) fn wait(&mut self, index: u32, owner: Owner, key: Option<&[u8]>, args: Args<'_>) -> Flow {
+    pub(super) fn wait(&mut self, index: u32, owner: Owner, keys: HeldKeys, command: &'static Command, args: Args<'_>) -> Flow {
         if let Some(flow) = self.after_all_before(index) {
             return flow;
         }
         let session = self.session_id(index);
-        let hold = Hold::Waiting { session, key: key.map(Into::into) };
+        let answer_ms = command.wait_ms(args).map(|wait_ms| wait_ms.saturating_add(self.settings.timeout_ms));
+        let until_ms = answer_ms.map_or(u64::MAX, |answer_ms| self.now_ms.saturating_add(answer_ms));
+        let hold = Hold::Waiting { session, keys, until_ms };
         let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
         let of = &mut self.sessions[index as usize];
         of.private = Some(backend);
@@ -126,6 +148,7 @@ impl Core {
             return;
         }
         let node = self.backends[index as usize].node.clone();
+        self.effects.push(Effect::Suspect { node: node.clone(), reason: reason.to_owned() });
         self.end_hold(index, &format!("NODEDOWN node {node} was lost before it answered ({reason})"));
     }
 
@@ -145,27 +168,52 @@ impl Core {
         self.fail_all(waiters, error);
     }
 
+    /// Whether a private connection is to this owner's node, and to the databases that it has the keys in.
+    pub(super) fn serves(&self, index: u32, owner: Owner) -> bool {
+        let backend = &self.backends[index as usize];
+        let guest = self.topology.options().guest_databases && backend.lane.is_guest();
+        self.topology.nodes()[usize::from(owner.node)].name == backend.node && owner.guest == guest
+    }
+
+    /// A session's database or protocol has changed: the connection that watches its keys goes along, since EXEC goes over it.
+    pub(super) fn follow_session(&mut self, index: u32) {
+        let session = &self.sessions[index as usize];
+        let Some(backend) = session.private else { return };
+        let before = self.backends[backend as usize].lane;
+        let guest = self.topology.options().guest_databases && before.is_guest();
+        let lane = Lane::new(session.proto, session.db, guest);
+        let mut say = |args: [&str; 2]| {
+            let mut request = Vec::new();
+            encode::request(&mut request, &args);
+            self.queue(backend, Waiter::nobody(self.now_ms), &request);
+        };
+        if lane.proto != before.proto {
+            say(["HELLO", if lane.proto == Proto::Resp3 { "3" } else { "2" }]);
+        }
+        if lane.db != before.db {
+            say(["SELECT", &lane.db.to_string()]);
+        }
+        self.backends[backend as usize].lane = lane;
+    }
+
     /// After a change of the map: nobody goes on waiting or watching at a node that is not the keys' any more.
     pub(super) fn check_private(&mut self) {
         for index in 0..self.backends.len() as u32 {
             let backend = &self.backends[index as usize];
-            let key = match &backend.hold {
+            let none = HeldKeys::new();
+            let keys = match &backend.hold {
                 None | Some(Hold::Subscriber) => continue,
-                Some(Hold::Idle | Hold::Finishing) => None,
-                Some(Hold::Waiting { key, .. }) => key.as_deref(),
-                Some(Hold::Watching { key, .. }) => Some(&**key),
+                Some(Hold::Idle | Hold::Finishing) => &none,
+                Some(Hold::Waiting { keys, .. } | Hold::Watching { keys, .. }) => keys,
             };
             let node = self.topology.index_of(&backend.node).filter(|node| {
                 let node = &self.topology.nodes()[usize::from(*node)];
                 node.up && node.endpoint == backend.endpoint
             });
-            let stays = match (node, key) {
-                (None, _) => false,
-                (Some(_), None) => true,
-                (Some(node), Some(key)) => self.topology.owner(self.topology.place(key)).is_ok_and(|owner| {
-                    owner.node == node && owner.guest == (backend.lane.is_guest() && self.topology.options().guest_databases)
-                }),
-            };
+            let stays = node.is_some()
+                && keys
+                    .iter()
+                    .all(|key| self.topology.owner(self.topology.place(key)).is_ok_and(|owner| self.serves(index, owner)));
             if !stays {
                 self.end_hold(index, "UNBLOCKED the node that the command waited at does not hold its keys any more");
             }

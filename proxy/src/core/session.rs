@@ -232,7 +232,8 @@ impl Session {
         if self.out_at == self.out.len() {
             empty(&mut self.out);
             self.out_at = 0;
-        } else if self.out_at > CLIENT_OUTPUT_PAUSE_BYTES {
+        } else if self.out_at > CLIENT_OUTPUT_PAUSE_BYTES && self.out_at > self.out.len() / 2 {
+            // No more bytes are moved than were written, so that a large value is not moved again and again.
             self.out.drain(..self.out_at);
             self.out_at = 0;
         }
@@ -255,9 +256,9 @@ impl Session {
         self.slots.len() <= CLIENT_PENDING_MAX / 2 && self.unread_bytes() <= CLIENT_OUTPUT_PAUSE_BYTES / 2
     }
 
-    /// Whether a closing session has nothing more to get.
+    /// Whether a closing session has nothing more to get. One that is paused may have said more that is to be answered.
     pub(crate) fn is_done(&self) -> bool {
-        self.closing && self.slots.is_empty() && self.output().is_empty()
+        self.closing && self.paused.is_none() && self.slots.is_empty() && self.output().is_empty()
     }
 
     /// Gives back what an idle session does not need.
@@ -328,6 +329,18 @@ mod tests {
             front = after;
         }
         assert!(session.stash.len() < 128 * 1024, "{}", session.stash.len());
+    }
+
+    #[test]
+    fn a_large_reply_is_not_moved_at_every_write() {
+        let mut session = Session::default();
+        session.answer_now(|out| out.resize(16 * CLIENT_OUTPUT_PAUSE_BYTES, b'x'));
+        for _ in 0..4 {
+            session.written(CLIENT_OUTPUT_PAUSE_BYTES + 1);
+        }
+        assert!(session.out_at > 4 * CLIENT_OUTPUT_PAUSE_BYTES);
+        session.written(8 * CLIENT_OUTPUT_PAUSE_BYTES);
+        assert_eq!(session.out_at, 0);
     }
 
     #[test]

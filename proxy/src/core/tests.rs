@@ -897,6 +897,35 @@ proptest! {
 }
 
 #[test]
+fn what_waits_for_a_node_keeps_its_database_when_the_map_changes() {
+    let mut rig = Rig::new(&THREE);
+    rig.reachable.remove("a");
+    let key = rig.key_of("a", 0);
+    let client = rig.client();
+    let transaction = ["MULTI".to_owned(), format!("SET {key} 2"), "EXEC".to_owned()].map(|text| request(&text)).concat();
+    rig.say(client, [request(&format!("SET {key} 1")), transaction, request("SELECT 1")].concat());
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+OK\r\n");
+    for &backend in rig.nodes.keys() {
+        assert_eq!(rig.core.backends[backend as usize].lane, Lane { proto: Proto::Resp2, db: 0 });
+    }
+}
+
+#[test]
+fn a_watch_follows_its_session_to_another_database() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    rig.say(client, ["WATCH {t}a", "SELECT 3", "HELLO 3", "MULTI", "SET {t}b 1", "EXEC"].map(request).concat());
+    rig.settle();
+    let got = rig.got(client);
+    assert!(got.ends_with("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"), "{got}");
+    let (&backend, node) = rig.nodes.iter().next().unwrap();
+    assert_eq!(node.seen, ["watch", "select", "hello", "multi", "set", "exec"]);
+    assert_eq!(rig.core.backends[backend as usize].lane, Lane { proto: Proto::Resp3, db: 3 }, "as it goes back to the pool");
+}
+
+#[test]
 fn a_subscriber_that_leaves_before_it_is_confirmed_leaves_nothing_behind() {
     let mut rig = Rig::new(&THREE);
     let client = rig.client();
@@ -939,6 +968,51 @@ fn a_pattern_is_confirmed_once_the_node_that_did_not_answer_has_left_the_map() {
 }
 
 #[test]
+fn a_client_that_has_said_all_is_still_answered() {
+    for script in [
+        ["SET {t}a 1", "SELECT 1", "SELECT 0", "GET {t}a"].as_slice(),
+        &["SET {t}a 0", "WATCH {t}a", "MULTI", "SET {t}a 1", "EXEC", "GET {t}a"],
+    ] {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, script.iter().flat_map(|text| request(text)).collect::<Vec<_>>());
+        rig.core.session_ended(client);
+        rig.settle();
+        rig.effects();
+        let got = rig.got(client);
+        assert!(got.ends_with("$1\r\n1\r\n"), "{script:?}: {got:?}");
+        assert!(!rig.core.is_open(client));
+    }
+}
+
+#[test]
+fn nothing_waits_longer_for_having_moved_behind_a_newer_command() {
+    let mut rig = Rig::new(&THREE);
+    let (on_a, on_b) = (rig.key_of("a", 0), rig.key_of("b", 0));
+    let (older, newer) = (rig.client(), rig.client());
+    rig.ask(request(&format!("GET {on_b}")));
+    for name in THREE {
+        rig.kill(name);
+    }
+    rig.say(older, request(&format!("GET {on_a}")));
+    rig.pass(TIMEOUT_MS - 100);
+    rig.say(newer, request(&format!("GET {on_b}")));
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", false)]));
+    rig.pass(101);
+    rig.write_to_clients(usize::MAX);
+    assert!(rig.got(older).starts_with("-NODEDOWN"));
+    assert_eq!(rig.got(newer), "");
+}
+
+#[test]
+fn an_exec_with_arguments_ends_its_transaction() {
+    let script = ["MULTI", "SET k 1", "EXEC now", "GET k"].map(request).concat();
+    let expect =
+        "+OK\r\n+QUEUED\r\n-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n$-1\r\n";
+    assert_eq!(Rig::new(&THREE).ask(script), expect);
+}
+
+#[test]
 fn a_node_that_refuses_a_subscription_keeps_the_others() {
     let mut rig = Rig::new(&THREE);
     let (keen, refused) = (rig.client(), rig.client());
@@ -968,5 +1042,78 @@ fn the_topics_of_a_node_that_moved_are_not_sent_to_where_it_was() {
     rig.ask(request(&format!("SUBSCRIBE {channel}")));
     for &backend in rig.nodes.keys() {
         assert_ne!(rig.core.backends[backend as usize].endpoint.host, "a");
+    }
+}
+
+fn legacy(epoch: u64, nodes: &[(&str, bool)]) -> Arc<Topology> {
+    let map: NodeMap = nodes.iter().map(|(name, up)| ((*name).to_owned(), node(name, *up))).collect();
+    let options = PlacementOptions { kind: vrc_cluster::topology::PlacementKind::Legacy, ..PlacementOptions::default() };
+    Arc::new(Topology::build(&map, epoch, &options, 0))
+}
+
+/// Two keys that one node has as long as c is out, and of which only the first stays there when c comes.
+fn keys_that_part(rig: &Rig, all: &Topology) -> (String, String) {
+    let owner = |topology: &Topology, key: &str| {
+        let owner = topology.owner(topology.place(key.as_bytes())).unwrap();
+        topology.nodes()[usize::from(owner.node)].name.to_string()
+    };
+    let key = |then: &str| {
+        (0..).map(|n| format!("key{n}")).find(|key| owner(&rig.core.topology, key) == "a" && owner(all, key) == then).unwrap()
+    };
+    (key("a"), key("c"))
+}
+
+#[test]
+fn under_legacy_a_watch_ends_when_any_of_its_keys_moves() {
+    for on_watch in [true, false] {
+        let mut rig = Rig::new(&THREE);
+        rig.core.set_topology(legacy(2, &[("a", true), ("b", true), ("c", false)]));
+        let all = legacy(3, &[("a", true), ("b", true), ("c", true)]);
+        let (stays, moves) = keys_that_part(&rig, &all);
+        let client = rig.client();
+        let watch = if on_watch { format!("WATCH {stays} {moves}") } else { format!("WATCH {stays}") };
+        rig.say(client, [request(&watch), request("MULTI"), request(&format!("SET {stays} 1"))].concat());
+        if !on_watch {
+            rig.say(client, request(&format!("SET {moves} 1")));
+        }
+        rig.settle();
+        rig.got(client);
+        rig.core.set_topology(all);
+        rig.say(client, request("EXEC"));
+        rig.settle();
+        let expect = if on_watch { "*-1\r\n" } else { "-CROSSSLOT Keys in request don't hash to the same slot\r\n" };
+        assert_eq!(rig.got(client), expect);
+        assert!(rig.data.values().all(BTreeMap::is_empty));
+    }
+}
+
+#[test]
+fn under_legacy_a_wait_ends_when_any_of_its_keys_moves() {
+    let mut rig = Rig::new(&THREE);
+    rig.core.set_topology(legacy(2, &[("a", true), ("b", true), ("c", false)]));
+    let all = legacy(3, &[("a", true), ("b", true), ("c", true)]);
+    let (stays, moves) = keys_that_part(&rig, &all);
+    let client = rig.client();
+    rig.say(client, request(&format!("BLPOP {stays} {moves} 0")));
+    rig.settle();
+    rig.core.set_topology(all);
+    rig.settle();
+    assert!(rig.got(client).starts_with("-UNBLOCKED"));
+}
+
+#[test]
+fn a_wait_with_an_end_ends_even_if_its_node_hangs() {
+    for text in ["BLPOP {q} 0.5", "BLPOP {q} {q}p 0.25", "BLMPOP 0.5 1 {q} LEFT", "XREAD BLOCK 500 STREAMS {q} $"] {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, request(text));
+        rig.effects();
+        rig.connect();
+        rig.pass(TIMEOUT_MS);
+        rig.write_to_clients(usize::MAX);
+        assert_eq!(rig.got(client), "", "{text}");
+        rig.pass(501);
+        rig.write_to_clients(usize::MAX);
+        assert!(rig.got(client).starts_with("-NODEDOWN"), "{text}");
     }
 }

@@ -11,7 +11,7 @@ use vrc_cluster::{
     command::{Command, Way},
     resp::{Args, Frame, RequestFramer, encode},
     route::{self, Refusal},
-    topology::{Owner, Place},
+    topology::{Owner, Place, PlacementKind},
 };
 
 use crate::limits::TRANSACTION_BYTES_MAX;
@@ -59,8 +59,7 @@ impl Core {
             ("exec", true) => return self.exec(index),
             ("exec", false) => self.refuse(index, "ERR EXEC without MULTI"),
             ("discard", true) => {
-                self.sessions[index as usize].transaction = None;
-                self.unwatch(index);
+                self.discard(index);
                 self.ok(index);
             }
             ("discard", false) => self.refuse(index, "ERR DISCARD without MULTI"),
@@ -73,6 +72,12 @@ impl Core {
             }
         }
         Flow::Next
+    }
+
+    /// Forgets the transaction and what was watched for it.
+    pub(super) fn discard(&mut self, index: u32) {
+        self.sessions[index as usize].transaction = None;
+        self.unwatch(index);
     }
 
     /// A command inside a transaction.
@@ -121,7 +126,7 @@ impl Core {
         let session = &self.sessions[index as usize];
         let queued = session.transaction.as_ref().and_then(|transaction| transaction.key.as_deref());
         let watched = session.private.and_then(|backend| match &self.backends[backend as usize].hold {
-            Some(Hold::Watching { key, .. }) => Some(&**key),
+            Some(Hold::Watching { keys, .. }) => keys.first().map(|key| &**key),
             _ => None,
         });
         for other in queued.into_iter().chain(watched) {
@@ -129,7 +134,7 @@ impl Core {
                 return Err(Refusal::CrossSlot);
             }
         }
-        Ok(self.router.first_key())
+        Ok(self.router.keys().first().map(|key| *key as usize))
     }
 
     fn exec(&mut self, index: u32) -> Flow {
@@ -158,23 +163,20 @@ impl Core {
             self.answer_now(index, |out| encode::array(out, 0));
             return Flow::Next;
         }
-        let backend = match watched {
-            Some(backend) => Ok(backend),
-            None => self.owner_of_requests(&transaction.requests).map(|owner| match owner.or_else(|| self.any_owner(index)) {
-                Some(owner) => {
-                    let session = &self.sessions[index as usize];
-                    self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest))
-                }
-                None => super::NO_BACKEND,
-            }),
-        };
-        let backend = match backend {
-            Ok(super::NO_BACKEND) => {
-                self.refuse(index, Refusal::NoNodeUp.to_string());
-                return Flow::Next;
+        let backend = self.owner_of_requests(&transaction.requests).and_then(|owner| match (watched, owner) {
+            // Where keys are parted by node, those that were queued may have left the watched ones since.
+            (Some(backend), Some(owner)) if !self.serves(backend, owner) => Err(Refusal::CrossSlot),
+            (Some(backend), _) => Ok(backend),
+            (None, owner) => {
+                let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
+                let session = &self.sessions[index as usize];
+                Ok(self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest)))
             }
+        });
+        let backend = match backend {
             Ok(backend) => backend,
             Err(refusal) => {
+                self.unwatch(index);
                 self.refuse(index, refusal.to_string());
                 return Flow::Next;
             }
@@ -231,16 +233,10 @@ impl Core {
     }
 
     /// Routes a transaction that was queued for a node but not sent as if its EXEC came now.
-    pub(super) fn transaction_again(&mut self, waiter: Waiter, block: &[u8]) {
+    pub(super) fn transaction_again(&mut self, waiter: Waiter, lane: Lane, block: &[u8]) {
         let requests = &block[MULTI.len()..block.len() - EXEC.len()];
-        let session = &self.sessions[waiter.session as usize];
-        let (proto, db) = (session.proto, session.db);
         match self.owner_of_requests(requests).map(|owner| owner.or_else(|| self.any_owner(waiter.session))) {
-            Ok(Some(owner)) => {
-                let backend = self.backend_of(owner.node, Lane::new(proto, db, owner.guest));
-                self.wake(backend);
-                self.queue(backend, waiter, block);
-            }
+            Ok(Some(owner)) => self.queue_again(owner, lane, waiter, block),
             Ok(None) => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
             Err(refusal) => self.fail(waiter, &refusal.to_string()),
         }
@@ -265,20 +261,25 @@ impl Core {
             }
         };
         let session = self.session_id(index);
+        let keys = self.keys_to_hold(args);
         let backend = match self.sessions[index as usize].private {
             Some(backend) => {
-                let same = match &self.backends[backend as usize].hold {
-                    Some(Hold::Watching { key, .. }) => self.topology.place(key) == self.topology.place(&args[1]),
-                    _ => false,
-                };
-                if !same {
-                    self.refuse(index, Refusal::CrossSlot.to_string());
-                    return Flow::Next;
+                let place = self.topology.place(&args[1]);
+                match &mut self.backends[backend as usize].hold {
+                    Some(Hold::Watching { keys: watched, .. }) if watched.iter().all(|key| self.topology.place(key) == place) => {
+                        if self.topology.options().kind == PlacementKind::Legacy {
+                            watched.extend(keys);
+                        }
+                    }
+                    _ => {
+                        self.refuse(index, Refusal::CrossSlot.to_string());
+                        return Flow::Next;
+                    }
                 }
                 backend
             }
             None => {
-                let hold = Hold::Watching { session, key: args[1].into() };
+                let hold = Hold::Watching { session, keys };
                 let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
                 self.sessions[index as usize].private = Some(backend);
                 backend
