@@ -285,6 +285,11 @@ impl Member {
         }
     }
 
+    /// An open connection, on which nothing is overdue: the network between us is well.
+    pub(super) fn answers(&self) -> bool {
+        matches!(&self.link, Link::Open(open) if open.unanswered.is_none())
+    }
+
     /// Shown up by the last map, and not to be by the next.
     pub(super) fn goes_down(&self) -> bool {
         self.published == Published::Up && !(self.is_up() && self.listed)
@@ -438,7 +443,12 @@ impl Member {
                 self.state_change_unix_ms = self.published_change_unix_ms;
                 book.unchanged(&self.name);
             }
-            Standing::Down { .. } => return,
+            Standing::Down { cause, .. } => {
+                if !same && cause.revocable() {
+                    *cause = Cause::Restarted;
+                }
+                return;
+            }
         }
         if self.run_id.is_none() || self.shown_endpoint != self.endpoint {
             self.run_id = Some(server.run_id.clone());

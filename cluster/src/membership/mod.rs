@@ -688,11 +688,11 @@ impl Membership {
         }
     }
 
-    /// All nodes that were up, and more than one, went silent since the last map.
+    /// All nodes that were up, and more than one, went silent since the last map, and nobody else answers either.
     fn nothing_but_silence(&self) -> bool {
         let mut gone = 0;
         for member in self.members.values() {
-            if member.is_up() {
+            if member.is_up() || member.answers() {
                 return false;
             }
             if member.published == Published::Up {

@@ -550,6 +550,24 @@ fn the_silence_of_all_nodes_at_once_is_not_believed_until_their_agents_are_silen
 }
 
 #[test]
+fn the_silence_of_all_that_were_up_is_believed_when_anybody_else_answers() {
+    for process in ["a2", "c1"] {
+        let mut rig = Rig::with(options(), &["a", "b"]);
+        rig.mute.extend(["a".to_owned(), "b".to_owned()]);
+        for _ in 0..4 {
+            rig.wait(1_500);
+            rig.announce("a");
+            rig.announce("b");
+        }
+        assert!(rig.told("all 2 nodes went silent") && rig.shown_up("a") && rig.shown_up("b"));
+        // One of them as another process, or one that was never in.
+        rig.announce(&process[..1]);
+        rig.open(&process[..1], process);
+        assert!(!rig.shown_up("a") && !rig.shown_up("b"), "{process}");
+    }
+}
+
+#[test]
 fn a_silent_agent_takes_its_node_down() {
     let mut rig = Rig::with(options(), &["a", "b"]);
     for _ in 0..9 {
