@@ -250,15 +250,17 @@ impl Core {
     /// The client will send no more. What it asked for is still answered.
     pub(crate) fn session_ended(&mut self, id: SessionId) {
         if self.is_open(id) {
-            let session = &mut self.sessions[id.index as usize];
-            let hold = session.private.and_then(|backend| self.backends[backend as usize].hold.as_ref());
-            if matches!(hold, Some(Hold::Waiting { .. })) {
-                // It gives up what it waits for.
-                self.effects.push(Effect::Close { session: id });
-                return;
-            }
-            session.closing = true;
+            self.sessions[id.index as usize].closing = true;
+            self.close_if_waiting(id.index);
             self.mark_session(id.index);
+        }
+    }
+
+    /// A client that will send no more gives up what it waits for: nothing else would end that if it is gone for good.
+    fn close_if_waiting(&mut self, index: u32) {
+        let hold = self.sessions[index as usize].private.and_then(|backend| self.backends[backend as usize].hold.as_ref());
+        if matches!(hold, Some(Hold::Waiting { .. })) {
+            self.effects.push(Effect::Close { session: self.session_id(index) });
         }
     }
 
@@ -383,6 +385,7 @@ impl Core {
             self.take_kept_input(id.index);
             let session = &self.sessions[id.index as usize];
             if session.closing {
+                self.close_if_waiting(id.index);
                 self.mark_session(id.index);
             } else if session.paused.is_none() {
                 self.effects.push(Effect::Resume { session: id.index });

@@ -983,6 +983,14 @@ fn a_client_that_has_said_all_is_still_answered() {
         assert!(got.ends_with("$1\r\n1\r\n"), "{script:?}: {got:?}");
         assert!(!rig.core.is_open(client));
     }
+    // But it does not wait.
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    rig.say(client, ["SET {t}a 1", "BLPOP {t}q 0", "GET {t}a"].map(request).concat());
+    rig.core.session_ended(client);
+    rig.settle();
+    assert!(!rig.core.is_open(client));
+    assert_eq!(rig.core.private_count, 0);
 }
 
 #[test]
