@@ -36,7 +36,7 @@ const fn tables() -> [[u16; 256]; 8] {
 
 /// CRC16 of `bytes`.
 #[inline]
-pub fn crc16(bytes: &[u8]) -> u16 {
+pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let mut crc = 0u16;
     let (blocks, rest) = bytes.as_chunks::<8>();
     for block in blocks {

@@ -33,7 +33,8 @@ impl Core {
         }
         session.last_command = command.name;
         if let Some(database) = command.other_database(args)
-            && parse_integer(&args[database]).is_some_and(|db| db >= i64::from(self.settings.databases))
+            // What is no number of a database at all, the node says better.
+            && parse_integer(&args[database]).is_some_and(|db| (i64::from(self.settings.databases)..=i64::from(i32::MAX)).contains(&db))
         {
             self.refuse(index, "ERR DB index is out of range");
             return Flow::Next;
@@ -360,6 +361,13 @@ impl Core {
 
     #[cold]
     fn unresolved(&mut self, index: u32, unresolved: Unresolved, args: Args<'_>) -> Flow {
+        if unresolved == Unresolved::Command && is_http(args) {
+            tracing::warn!(
+                client = self.sessions[index as usize].id,
+                "closed: it speaks HTTP, as a browser would that is made to by a web page"
+            );
+            return Flow::Close;
+        }
         if !self.sessions[index as usize].authenticated && unresolved == Unresolved::Command {
             self.refuse(index, "NOAUTH Authentication required.");
         } else if unresolved == Unresolved::Subcommand && is_client_setinfo(args) {
@@ -374,6 +382,12 @@ impl Core {
         }
         Flow::Next
     }
+}
+
+/// A line that every HTTP request of some harm has. As redis does, the proxy closes at once: were it to go on, the request's body could
+/// hold commands.
+fn is_http(args: Args<'_>) -> bool {
+    args[0].eq_ignore_ascii_case(b"post") || args[0].eq_ignore_ascii_case(b"host:")
 }
 
 /// `CLIENT SETINFO` came with redis 7.2, but client libraries send it to every server; what a proxy can keep it should.

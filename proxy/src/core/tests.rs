@@ -382,6 +382,19 @@ fn malformed_input_gets_the_words_of_redis_and_a_close() {
 }
 
 #[test]
+fn a_browser_is_not_talked_to() {
+    for start in ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+        let mut rig = Rig::new(&THREE);
+        let client = rig.client();
+        rig.say(client, format!("{start}\r\nSET k v\r\n"));
+        rig.settle();
+        rig.effects();
+        assert!(!rig.core.is_open(client));
+        assert_eq!(rig.ask(request("GET k")), "$-1\r\n", "{start:?}");
+    }
+}
+
+#[test]
 fn quit_answers_what_came_before_it_and_nothing_after() {
     let mut rig = Rig::new(&THREE);
     let client = rig.client();
