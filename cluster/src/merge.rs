@@ -37,7 +37,10 @@ impl fmt::Debug for NextCursor {
     }
 }
 
-/// Gathers the replies of one request's parts. Made to be used again: [`Join::start`] keeps the buffers.
+/// Buffers larger than this are given back once the reply is made, so that one large reply is not paid for for ever.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// Gathers the replies of one request's parts. Made to be used again: the buffers are kept.
 #[derive(Debug)]
 pub struct Join {
     rule: Rule,
@@ -164,13 +167,23 @@ impl Join {
         base
     }
 
-    /// Whether this is a request's parts by key, which [`Join::replace`] can give out anew.
-    pub fn is_by_key(&self) -> bool {
-        !self.part_of_key.is_empty()
-    }
-
     /// Appends the one reply, after [`Join::add`] said that it was the last.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
+        self.write(out);
+        self.trim();
+    }
+
+    /// Gives back what is more than the next request is likely to need. To be called also on a join whose reply nobody wants.
+    pub fn trim(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEEP_BYTES);
+        self.elements.clear();
+        self.elements.shrink_to(KEEP_BYTES / size_of::<(u32, u32)>());
+        self.part_of_key.clear();
+        self.part_of_key.shrink_to(KEEP_BYTES / size_of::<u16>());
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
         let succeeded = self.error.is_empty() || (self.rule == Rule::AnyOk && self.kind != 0);
         if !succeeded {
             out.extend_from_slice(&self.error);
@@ -397,6 +410,19 @@ mod tests {
         let mut out = Vec::new();
         join.finish(&mut out);
         assert_eq!(out, b"*2\r\n$4\r\n1707\r\n*1\r\n$1\r\nk\r\n");
+    }
+
+    #[test]
+    fn a_large_reply_is_not_kept() {
+        let mut join = Join::default();
+        join.start_split(Split::ArrayByKey, 1, &[0; 100_000]);
+        assert!(join.add(0, format!("*100000\r\n{}", "$3\r\nabc\r\n".repeat(100_000)).as_bytes()));
+        join.finish(&mut Vec::new());
+        assert!(
+            [join.bytes.capacity(), join.elements.capacity() * 8, join.part_of_key.capacity() * 2]
+                .iter()
+                .all(|n| *n <= KEEP_BYTES)
+        );
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use super::{ArgRange, BULK_BYTES_MAX, LINE_BYTES_MAX, ProtocolError, REQUEST_BYTES_MAX, parse_integer};
 
+/// Room for more arguments than this is given back after the request that needed it.
+const ARGS_KEPT: usize = 4 * 1024;
+
 /// One whole request at the start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
@@ -35,6 +38,9 @@ impl RequestFramer {
     /// Forgets what was found, ready for the next request.
     pub fn reset(&mut self) {
         self.args.clear();
+        if self.args.capacity() > ARGS_KEPT {
+            self.args = Vec::new();
+        }
         self.at = 0;
         self.args_left = None;
     }
@@ -134,6 +140,15 @@ fn count_line(buf: &[u8], start: usize, too_big: ProtocolError) -> Result<Option
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn room_for_many_arguments_is_not_kept() {
+        let mut framer = RequestFramer::default();
+        let request = format!("*100000\r\n{}", "$0\r\n\r\n".repeat(100_000));
+        assert_eq!(framer.advance(request.as_bytes()), Ok(Some(Frame::Multibulk(request.len()))));
+        framer.reset();
+        assert!(framer.args.capacity() <= ARGS_KEPT);
+    }
 
     /// A request's arguments, and how many bytes it took.
     type Framed = (Vec<Vec<u8>>, usize);

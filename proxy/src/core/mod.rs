@@ -201,6 +201,7 @@ impl Core {
         let private = self.sessions[id.index as usize].private;
         for slot in self.sessions[id.index as usize].close() {
             if let Slot::Join(join) = slot {
+                self.joins[join as usize].trim();
                 self.free_joins.push(join);
             }
         }

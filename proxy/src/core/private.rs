@@ -215,7 +215,13 @@ impl Core {
                     .iter()
                     .all(|key| self.topology.owner(self.topology.place(key)).is_ok_and(|owner| self.serves(index, owner)));
             if !stays {
-                self.end_hold(index, "UNBLOCKED the node that the command waited at does not hold its keys any more");
+                let error = match self.backends[index as usize].hold {
+                    Some(Hold::Finishing) => {
+                        "NODEDOWN the node left the cluster before it answered; the command may have been carried out"
+                    }
+                    _ => "UNBLOCKED the node that the command waited at does not hold its keys any more",
+                };
+                self.end_hold(index, error);
             }
         }
     }
