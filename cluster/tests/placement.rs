@@ -98,6 +98,10 @@ fn hash_tags_are_those_of_redis_cluster() {
         ("foo}bar{", "foo}bar{"),
         ("{}", "{}"),
         ("", ""),
+        ("0123456{89}", "89"),
+        ("01234567{9}", "9"),
+        ("012345678{0123456789}", "0123456789"),
+        ("zz|}~zz|}~", "zz|}~zz|}~"),
     ] {
         assert_eq!(hash_tag(key.as_bytes()), tag.as_bytes(), "{key}");
     }

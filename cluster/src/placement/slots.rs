@@ -26,6 +26,26 @@ pub fn slot_of(key: &[u8]) -> u16 {
 /// What is hashed of a key: what stands between the first `{` and the first `}` behind it if that is not empty, else all of it.
 #[inline]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
+    if has_brace(key) { braced(key) } else { key }
+}
+
+/// Whether there is a `{`: eight bytes at a time, since most keys are short and have none, and a call to a vectorised search would
+/// take longer than the search.
+#[inline]
+fn has_brace(key: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    const BRACES: u64 = u64::from_ne_bytes([b'{'; 8]);
+    let (blocks, rest) = key.as_chunks::<8>();
+    let found = blocks.iter().any(|block| {
+        // A byte that is the brace's becomes 0, and only then does subtracting 1 borrow into its highest bit.
+        let difference = u64::from_ne_bytes(*block) ^ BRACES;
+        difference.wrapping_sub(ONES) & !difference & HIGHS != 0
+    });
+    found || rest.contains(&b'{')
+}
+
+fn braced(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else { return key };
     let rest = &key[open + 1..];
     match memchr::memchr(b'}', rest) {
