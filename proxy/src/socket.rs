@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::{TcpStream, UnixStream, tcp, unix},
 };
 
@@ -82,6 +82,16 @@ impl Writer {
             Writer::Tcp(writer) => writer.try_write(bytes),
             Writer::Unix(writer) => writer.try_write(bytes),
         }
+    }
+
+    /// Whether the other end has closed its sending side, whatever it sent before and nobody has read yet.
+    pub(crate) fn is_ended(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = match self {
+            Writer::Tcp(writer) => pin!(writer.as_ref().ready(Interest::READABLE)).poll(&mut cx),
+            Writer::Unix(writer) => pin!(writer.as_ref().ready(Interest::READABLE)).poll(&mut cx),
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Whether it can be written to again.

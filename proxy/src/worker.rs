@@ -212,13 +212,27 @@ impl Worker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let mut core = self.core.borrow_mut();
-            core.tick(self.now_ms());
+            self.core.borrow_mut().tick(self.now_ms());
+            self.close_those_who_left_waiting();
+            let core = self.core.borrow();
             // Who waits for room may have got it from requests that expired without a reply to anybody.
             if core.has_dirty() || core.has_paused() {
                 self.want_flush();
             }
         }
+    }
+
+    /// A client that waits for data with much said behind it is not read: that it has left shows only if one looks.
+    fn close_those_who_left_waiting(&self) {
+        let left: Vec<_> = {
+            let io = self.io.borrow();
+            let ended = |session: &SessionId| {
+                let connection = io.sessions[session.index as usize].as_ref();
+                connection.is_some_and(|connection| connection.parked.is_some() && connection.writer.is_ended())
+            };
+            self.core.borrow().waiting().filter(ended).collect()
+        };
+        left.into_iter().for_each(|session| self.close_session(session));
     }
 
     /// Hands the core a topology that was swapped in.

@@ -257,10 +257,19 @@ impl Core {
         }
     }
 
+    /// The sessions whose command waits as long as it likes.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = SessionId> {
+        self.paused.iter().copied().filter(|id| self.is_open(*id) && self.is_waiting(id.index))
+    }
+
+    fn is_waiting(&self, index: u32) -> bool {
+        let hold = self.sessions[index as usize].private.and_then(|backend| self.backends[backend as usize].hold.as_ref());
+        matches!(hold, Some(Hold::Waiting { .. }))
+    }
+
     /// A client that will send no more gives up what it waits for: nothing else would end that if it is gone for good.
     fn close_if_waiting(&mut self, index: u32) {
-        let hold = self.sessions[index as usize].private.and_then(|backend| self.backends[backend as usize].hold.as_ref());
-        if matches!(hold, Some(Hold::Waiting { .. })) {
+        if self.is_waiting(index) {
             self.effects.push(Effect::Close { session: self.session_id(index) });
         }
     }
