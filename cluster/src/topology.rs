@@ -207,7 +207,7 @@ impl Topology {
     }
 
     /// What decides whether a key may be used together with another, and who owns it.
-    #[inline]
+    #[inline(always)]
     pub fn place(&self, key: &[u8]) -> Place {
         match &self.keys {
             Keys::Slots { .. } => Place(u32::from(slots::slot_of(key))),
