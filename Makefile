@@ -13,8 +13,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: cargo redis ## Build, and run a whole cluster on this machine until Ctrl-C (ARGS="--nodes 8" …)
-	$(CARGO) build --release -p vrc
-	@$(CARGO) run --quiet --release -p vrc -- up $(ARGS)
+	@$(CARGO) run --release -p vrc -- up $(ARGS)
 
 test: cargo redis ## Run all tests, end to end ones against real redis servers
 	$(CARGO) test --workspace --no-fail-fast
