@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vrc_cluster::{
     contract::{Endpoint, Node, NodeMap},
-    placement::slots::{SLOTS, hash_tag, slot_of},
+    placement::slots::{Bidder, SLOTS, assign, hash_tag, slot_of},
     topology::{PlacementOptions, Topology, Unowned},
 };
 
@@ -85,6 +85,22 @@ fn the_same_names_give_the_same_slots_on_every_machine_and_in_every_version() {
 
 /// A change here moves the keys of every cluster that is upgraded.
 const VECTOR: [u16; 16] = [1, 2, 3, 4, 0, 3, 1, 3, 1, 3, 3, 4, 2, 1, 4, 4];
+
+/// All slots at once, and with equal weights, where many bids are equal and names decide. The checksums are those of a second
+/// implementation, in another language, that compares every bid with every other.
+#[test]
+fn every_slot_is_where_it_was_in_every_version() {
+    for (family, count, expect) in
+        [(0, 4, [2065742493, 1557860069]), (1, 100, [851008292, 3697184166]), (3, 1_000, [2804842485, 1407638654])]
+    {
+        let names = names(family, count);
+        let bidders: Vec<_> = names.iter().enumerate().map(|(n, name)| Bidder { name, weight: 1.0, up: n % 3 != 1 }).collect();
+        let assignment = assign(&bidders);
+        let found = [assignment.homes, assignment.holders]
+            .map(|table| crc32fast::hash(&table.iter().flat_map(|node| node.to_le_bytes()).collect::<Vec<_>>()));
+        assert_eq!(found, expect, "{count} nodes of family {family}");
+    }
+}
 
 #[test]
 fn hash_tags_are_those_of_redis_cluster() {
@@ -172,6 +188,33 @@ proptest! {
             let (old, new) = (old.unwrap().0, new.unwrap().0);
             if old != new {
                 prop_assert_eq!(if heavier { &new } else { &old }, changed);
+            }
+        }
+    }
+
+    /// A node that goes down, whoever else is down already, moves only what it held, and no home. What is elsewhere than at home
+    /// is there as a guest.
+    #[test]
+    fn going_down_moves_only_what_the_node_held_and_no_home(
+        nodes in prop::collection::vec((0.01f64..100.0, any::<bool>()), 2..12),
+        family in 0usize..6,
+        at in any::<prop::sample::Index>(),
+    ) {
+        let names = names(family, nodes.len());
+        let changed = at.index(names.len());
+        let state = |is_up: bool| {
+            map(names.iter().zip(&nodes).enumerate().map(|(n, (name, (weight, up)))| {
+                (name.as_str(), *weight, if n == changed { is_up } else { *up })
+            }))
+        };
+        let homes = holders(&map(names.iter().zip(&nodes).map(|(name, (weight, _))| (name.as_str(), *weight, true))));
+        for ((with, without), home) in holders(&state(true)).into_iter().zip(holders(&state(false))).zip(homes) {
+            let ((with, _), (home, _)) = (with.unwrap(), home.unwrap());
+            if with != names[changed] {
+                prop_assert_eq!(without.as_ref().map(|(holder, _)| holder), Some(&with));
+            }
+            if let Some((holder, guest)) = without {
+                prop_assert_eq!(guest, holder != home);
             }
         }
     }

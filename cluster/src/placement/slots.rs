@@ -74,12 +74,24 @@ pub struct Assignment {
     pub holders: Box<[u16]>,
 }
 
-/// Gives every slot to its winner. At most 65,535 bidders, each with a name of its own.
+/// How far bids are heard at first, as the cost of one bidder with the weight of all: a slot whose best bid is above that is one in
+/// 16 million, and everybody is heard again for it.
+const HEARD: f64 = 16.6;
+
+/// Gives every slot to its winner. At most 65,534 bidders, each with a name of its own.
 pub fn assign(bidders: &[Bidder<'_>]) -> Assignment {
+    assign_hearing(bidders, HEARD)
+}
+
+/// The result does not depend on how far is heard at first, only the time that it takes.
+fn assign_hearing(bidders: &[Bidder<'_>], heard: f64) -> Assignment {
     debug_assert!(bidders.len() < usize::from(NOBODY));
     let costs = costs();
-    let mut homes = Auction::new(bidders.iter().map(|bidder| bidder.weight).sum());
-    let mut holders = Auction::new(bidders.iter().filter(|bidder| bidder.up).map(|bidder| bidder.weight).sum());
+    let weights = |takes_part: fn(&Bidder<'_>) -> bool| -> f64 {
+        bidders.iter().filter(|bidder| takes_part(bidder)).map(|bidder| bidder.weight).sum()
+    };
+    let mut homes = Auction::new(heard / weights(|_| true));
+    let mut holders = Auction::new(heard / weights(|bidder| bidder.up));
     let mut order: Vec<u16> = (0..SLOTS as u16).collect();
     let mut undo = Vec::new();
     for (index, bidder) in bidders.iter().enumerate() {
@@ -124,17 +136,20 @@ const NOBODY: u16 = u16::MAX;
 /// The best bid for each slot so far.
 struct Auction {
     best: Vec<(f64, u16)>,
-    /// Bids above this are not looked at at first: with all weights together as the rate, a slot whose best bid is above it is one
-    /// in 16 million, and is looked for again.
+    /// Bids above this do not count. Some bidders go on beyond it for the sake of the other auction, and some do not: if theirs
+    /// counted, they would win against better bids that nobody made.
     limit: f64,
 }
 
 impl Auction {
-    fn new(weights: f64) -> Self {
-        Auction { best: vec![(f64::INFINITY, NOBODY); SLOTS], limit: 16.6 / weights }
+    fn new(limit: f64) -> Self {
+        Auction { best: vec![(f64::INFINITY, NOBODY); SLOTS], limit }
     }
 
     fn bid(&mut self, slot: usize, bid: f64, bidder: u16, bidders: &[Bidder<'_>]) {
+        if bid > self.limit {
+            return;
+        }
         let (best, holder) = self.best[slot];
         if bid < best || (bid == best && wins_tie(slot, bidders[usize::from(bidder)].name, bidders[usize::from(holder)].name)) {
             self.best[slot] = (bid, bidder);
@@ -151,19 +166,27 @@ impl Auction {
         self.best.into_iter().map(|(_, bidder)| bidder).collect()
     }
 
-    /// Hears every bid of everybody, for the slots that nobody has bid for below the limit.
+    /// Hears everybody as far as it matters, for the slots that nobody has bid for below the limit.
     #[cold]
     fn hear_everybody(&mut self, bidders: &[Bidder<'_>], takes_part: impl Fn(&Bidder<'_>) -> bool) {
-        let open: Vec<bool> = self.best.iter().map(|(_, bidder)| *bidder == NOBODY).collect();
+        self.limit = f64::INFINITY;
+        let is_open: Vec<bool> = self.best.iter().map(|(_, bidder)| *bidder == NOBODY).collect();
+        let open: Vec<usize> = (0..SLOTS).filter(|slot| is_open[*slot]).collect();
         let costs = costs();
         for (index, bidder) in bidders.iter().enumerate().filter(|(_, bidder)| takes_part(bidder)) {
             let mut random = SplitMix::seeded(bidder.name);
             let mut order: Vec<u16> = (0..SLOTS as u16).collect();
+            // Beyond this a bidder wins nothing, and it falls fast with each that was heard.
+            let worst_lead = open.iter().map(|slot| self.best[*slot].0).fold(0.0, f64::max);
             for (rank, cost) in costs.iter().enumerate() {
+                let bid = cost / bidder.weight;
+                if bid > worst_lead {
+                    break;
+                }
                 order.swap(rank, rank + random.below((SLOTS - rank) as u64) as usize);
                 let slot = usize::from(order[rank]);
-                if open[slot] {
-                    self.bid(slot, cost / bidder.weight, index as u16, bidders);
+                if is_open[slot] {
+                    self.bid(slot, bid, index as u16, bidders);
                 }
             }
         }
@@ -172,8 +195,8 @@ impl Auction {
 
 /// Equal bids are common between equal weights; who wins is as good as chance, but the same everywhere.
 fn wins_tie(slot: usize, challenger: &str, holder: &str) -> bool {
-    let score = |name: &str| (mix(fnv1a(name.as_bytes()) ^ mix(slot as u64)), std::cmp::Reverse(name.to_owned()));
-    score(challenger) > score(holder)
+    let score = |name: &str| mix(fnv1a(name.as_bytes()) ^ mix(slot as u64));
+    score(challenger).cmp(&score(holder)).then_with(|| holder.cmp(challenger)).is_gt()
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo).
@@ -204,5 +227,87 @@ impl SplitMix {
     /// 0 to `bound` - 1, by multiplication (Lemire, 2019); the bias of 2^-50 does not matter here.
     fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What [`assign`] should come to: every bid of everybody, and the best one for each slot.
+    fn hear_all(bidders: &[Bidder<'_>], takes_part: impl Fn(&Bidder<'_>) -> bool) -> Box<[u16]> {
+        let mut best = vec![(f64::INFINITY, NOBODY); SLOTS];
+        for (index, bidder) in bidders.iter().enumerate().filter(|(_, bidder)| takes_part(bidder)) {
+            let mut random = SplitMix::seeded(bidder.name);
+            let mut order: Vec<usize> = (0..SLOTS).collect();
+            for (rank, cost) in costs().into_iter().enumerate() {
+                order.swap(rank, rank + random.below((SLOTS - rank) as u64) as usize);
+                let (bid, slot) = (cost / bidder.weight, order[rank]);
+                let (least, holder) = best[slot];
+                if bid < least || bid == least && wins_tie(slot, bidder.name, bidders[usize::from(holder)].name) {
+                    best[slot] = (bid, index as u16);
+                }
+            }
+        }
+        if bidders.iter().any(takes_part) { best.into_iter().map(|(_, bidder)| bidder).collect() } else { Box::default() }
+    }
+
+    fn check(bidders: &[Bidder<'_>], heard: f64) {
+        let Assignment { homes, holders } = assign_hearing(bidders, heard);
+        assert!(homes == hear_all(bidders, |_| true), "other homes when hearing {heard} of {bidders:?}");
+        assert!(holders == hear_all(bidders, |bidder| bidder.up), "other holders when hearing {heard} of {bidders:?}");
+    }
+
+    /// Slot 7761's three bids are all late: 6.47 by the node that is down, which was no longer heard when the others were.
+    #[test]
+    fn a_home_stays_where_it_is_when_its_node_goes_down() {
+        let bidders = |up| {
+            let names = ["127.0.0.1:10813", "127.0.0.1:10814", "127.0.0.1:10815"];
+            names.map(|name| Bidder { name, weight: 1.0, up: up || name != "127.0.0.1:10813" })
+        };
+        let (before, after) = (assign(&bidders(true)), assign(&bidders(false)));
+        assert_eq!(before.homes[7761], 0);
+        assert!(before.homes == after.homes);
+        assert_eq!((after.homes[7761], after.holders[7761]), (0, 1));
+        check(&bidders(false), HEARD);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// However little is heard at first, so that many slots are looked for again.
+        #[test]
+        fn the_best_bid_wins_whether_heard_at_first_or_later(
+            nodes in prop::collection::vec((prop_oneof![Just(1.0), 0.01f64..100.0], any::<bool>()), 1..8),
+            seed in any::<u16>(),
+            heard in prop_oneof![Just(HEARD), 0.0f64..8.0],
+        ) {
+            let names: Vec<_> = (0..nodes.len()).map(|n| format!("node-{seed}-{n}")).collect();
+            let bidders: Vec<_> = names.iter().zip(&nodes).map(|(name, (weight, up))| Bidder { name, weight: *weight, up: *up }).collect();
+            check(&bidders, heard);
+        }
+    }
+
+    #[test]
+    fn names_are_hashed_as_published() {
+        // From the FNV reference code's own test vectors, and from the reference splitmix64.c with seed 1234567.
+        assert_eq!(
+            [fnv1a(b""), fnv1a(b"a"), fnv1a(b"foobar")],
+            [0xcbf2_9ce4_8422_2325, 0xaf63_dc4c_8601_ec8c, 0x8594_4171_f739_67e8]
+        );
+        let mut random = SplitMix(1_234_567);
+        assert_eq!(
+            [random.next(), random.next(), random.next()],
+            [6457827717110365317, 3203168211198807973, 9817491932198370423]
+        );
+    }
+
+    #[test]
+    fn a_tie_has_one_winner() {
+        assert!(!wins_tie(7, "b", "b"));
+        for slot in 0..64 {
+            assert_ne!(wins_tie(slot, "a", "b"), wins_tie(slot, "b", "a"), "slot {slot}");
+        }
     }
 }
