@@ -86,7 +86,7 @@ pub struct TopologyNode {
     pub name: Arc<str>,
     /// Where its redis listens.
     pub endpoint: Endpoint,
-    /// Its share relative to the others; more than 0.
+    /// Its share relative to the others; under `slots` from [`WEIGHT_MIN`] to [`WEIGHT_MAX`], under `legacy` whatever the map says.
     pub weight: f64,
     /// Whether keys may be sent to it.
     pub up: bool,
@@ -170,9 +170,11 @@ impl Topology {
         if map.len() > NODES_MAX {
             tracing::error!("the node map has {} nodes; those after the first {NODES_MAX} are left out", map.len());
         }
-        let nodes: Vec<_> = map.iter().take(NODES_MAX).map(|(name, node)| known(name, node)).collect();
+        let nodes: Vec<_> = map.iter().take(NODES_MAX).map(|(name, node)| known(name, node, options.kind)).collect();
         let expiry_ms = options.down_node_expiry_ms;
-        let ends = nodes.iter().map(|node| node.state_change_time_ms.saturating_add(expiry_ms));
+        // Only the old ring withholds the keys of nodes that are up.
+        let timed = nodes.iter().filter(|node| !node.up || options.kind == PlacementKind::Legacy);
+        let ends = timed.map(|node| node.state_change_time_ms.saturating_add(expiry_ms));
         let next_change_ms = if expiry_ms == 0 { None } else { ends.filter(|end| *end > now_ms).min() };
         let keys = match options.kind {
             PlacementKind::Slots => by_slot(&nodes, options, now_ms),
@@ -312,9 +314,14 @@ impl Topology {
     }
 }
 
-fn known(name: &str, node: &Node) -> TopologyNode {
-    let weight = if node.weight.is_finite() && node.weight > 0.0 { node.weight } else { 1.0 };
-    if weight != node.weight {
+fn known(name: &str, node: &Node, kind: PlacementKind) -> TopologyNode {
+    let weight = match kind {
+        PlacementKind::Slots if node.weight.is_nan() => WEIGHT_MIN,
+        PlacementKind::Slots => node.weight.clamp(WEIGHT_MIN, WEIGHT_MAX),
+        // The old ring makes what it makes of any number, and must here too.
+        PlacementKind::Legacy => node.weight,
+    };
+    if weight != node.weight && kind == PlacementKind::Slots {
         tracing::warn!(node = name, "its weight of {} is taken for {weight}", node.weight);
     }
     TopologyNode {
@@ -329,10 +336,7 @@ fn known(name: &str, node: &Node) -> TopologyNode {
 }
 
 fn by_slot(nodes: &[TopologyNode], options: &PlacementOptions, now_ms: u64) -> Keys {
-    let bidders: Vec<_> = nodes
-        .iter()
-        .map(|node| Bidder { name: &node.name, weight: node.weight.clamp(WEIGHT_MIN, WEIGHT_MAX), up: node.up })
-        .collect();
+    let bidders: Vec<_> = nodes.iter().map(|node| Bidder { name: &node.name, weight: node.weight, up: node.up }).collect();
     let Assignment { homes, holders } = slots::assign(&bidders);
     let withheld: Vec<bool> = nodes
         .iter()

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vrc_cluster::{
     contract::{Endpoint, Node, NodeMap},
     placement::slots::{Bidder, SLOTS, assign, hash_tag, slot_of},
-    topology::{PlacementOptions, Topology, Unowned},
+    topology::{PlacementKind, PlacementOptions, Topology, Unowned, WEIGHT_MAX, WEIGHT_MIN},
 };
 
 fn node(name: &str, weight: f64, up: bool) -> Node {
@@ -158,10 +158,46 @@ fn without_nodes_nobody_owns_anything() {
     }
 }
 
+/// Under `slots` it comes back at once, so nothing will change with time: not as in the old ring.
 #[test]
-fn odd_weights_are_made_the_best_of() {
-    let topology = build(&map([("a", f64::NAN, true), ("b", -3.0, true), ("c", f64::INFINITY, true), ("d", 1e9, true)]));
-    assert!((topology.shares().iter().sum::<f64>() - 1.0).abs() < 1e-9);
+fn only_the_old_ring_withholds_the_keys_of_a_node_that_came_up_lately() {
+    let mut nodes = map([("a", 1.0, true)]);
+    nodes.get_mut("a").unwrap().state_change_time = 10_000;
+    for (kind, owner_is_known, next_change_ms) in
+        [(PlacementKind::Slots, true, None), (PlacementKind::Legacy, false, Some(15_000))]
+    {
+        let options = PlacementOptions { kind, down_node_expiry_ms: 5_000, ..Default::default() };
+        let topology = Topology::build(&nodes, 1, &options, 12_000);
+        assert_eq!(topology.owner(topology.place(b"k")).is_ok(), owner_is_known, "{kind}");
+        assert_eq!(topology.next_change_ms(), next_change_ms, "{kind}");
+    }
+}
+
+#[test]
+fn odd_weights_are_taken_for_the_nearest_that_is_allowed() {
+    for (weight, expect) in [
+        (f64::NAN, WEIGHT_MIN),
+        (-3.0, WEIGHT_MIN),
+        (0.0, WEIGHT_MIN),
+        (f64::NEG_INFINITY, WEIGHT_MIN),
+        (1.5, 1.5),
+        (1e9, WEIGHT_MAX),
+        (f64::INFINITY, WEIGHT_MAX),
+    ] {
+        let topology = build(&map([("a", 1.0, true), ("b", weight, true)]));
+        assert_eq!(topology.nodes()[1].weight, expect, "{weight}");
+        assert_eq!(topology.shares(), build(&map([("a", 1.0, true), ("b", expect, true)])).shares(), "{weight}");
+    }
+}
+
+/// The old system makes max(1, round(16 w)) buckets of any weight.
+#[test]
+fn the_old_ring_takes_weights_as_they_are() {
+    for (weight, buckets) in [(-3.0, 1), (0.0, 1), (0.03, 1), (0.09375, 2), (1.0, 16), (150.0, 2_400)] {
+        let options = PlacementOptions { kind: PlacementKind::Legacy, ..Default::default() };
+        let topology = Topology::build(&map([("a", weight, true)]), 1, &options, 0);
+        assert_eq!((topology.legacy_buckets().count(), topology.nodes()[0].weight), (buckets, weight));
+    }
 }
 
 proptest! {
