@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 use vrc_cluster::{
     contract::{Endpoint, Node, NodeMap},
-    resp::{Proto, RequestFramer, encode},
+    resp::{Args, Frame, Proto, ReplyFramer, RequestFramer, encode},
     topology::PlacementOptions,
 };
 

@@ -1,0 +1,186 @@
+//! What clients send: takes commands out of it, and stops and goes on where there is no room.
+
+use vrc_cluster::resp::{Args, Frame, RequestFramer, encode, split_inline};
+
+use super::{
+    Core, Effect, Flow,
+    private::Hold,
+    session::{Pause, SessionId, empty},
+};
+
+impl Core {
+    /// The client sent these bytes.
+    pub(crate) fn session_input(&mut self, id: SessionId, bytes: &[u8]) {
+        debug_assert!(self.is_open(id));
+        self.counters.bytes_in += bytes.len() as u64;
+        let session = &mut self.sessions[id.index as usize];
+        session.active_ms = self.now_ms;
+        if session.closing {
+            return;
+        }
+        if session.paused.is_some() {
+            session.keep(bytes);
+        } else if session.input.is_empty() {
+            let taken = self.take_commands(id.index, bytes);
+            self.sessions[id.index as usize].keep(&bytes[taken..]);
+        } else {
+            session.keep(bytes);
+            self.take_kept_input(id.index);
+        }
+    }
+
+    /// The client will send no more. What it asked for is still answered.
+    pub(crate) fn session_ended(&mut self, id: SessionId) {
+        if self.is_open(id) {
+            self.sessions[id.index as usize].closing = true;
+            self.close_if_waiting(id.index);
+            self.mark_session(id.index);
+        }
+    }
+
+    /// The sessions whose command waits as long as it likes.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = SessionId> {
+        self.paused.iter().copied().filter(|id| self.is_open(*id) && self.is_waiting(id.index))
+    }
+
+    pub(super) fn is_waiting(&self, index: u32) -> bool {
+        let hold = self.sessions[index as usize].private.and_then(|backend| self.backends[backend as usize].hold.as_ref());
+        matches!(hold, Some(Hold::Waiting { .. }))
+    }
+
+    /// A client that will send no more gives up what it waits for: nothing else would end that if it is gone for good.
+    pub(super) fn close_if_waiting(&mut self, index: u32) {
+        if self.is_waiting(index) {
+            self.effects.push(Effect::Close { session: self.session_id(index) });
+        }
+    }
+
+    pub(super) fn take_kept_input(&mut self, index: u32) {
+        let mut input = std::mem::take(&mut self.sessions[index as usize].input);
+        let taken = self.take_commands(index, &input);
+        if taken == input.len() {
+            empty(&mut input);
+        } else {
+            input.drain(..taken);
+        }
+        self.sessions[index as usize].input = input;
+    }
+
+    /// Takes all whole commands from `bytes`, and returns how many bytes those were. The caller keeps the rest.
+    pub(super) fn take_commands(&mut self, index: u32, bytes: &[u8]) -> usize {
+        let mut framer = match self.sessions[index as usize].partial.take() {
+            Some(partial) => *partial,
+            None => std::mem::take(&mut self.framer),
+        };
+        let mut at = 0;
+        loop {
+            if !self.sessions[index as usize].has_room() {
+                self.pause(index, Pause::Answers);
+                framer.reset();
+                break;
+            }
+            let rest = &bytes[at..];
+            let (flow, len) = match framer.advance(rest) {
+                Ok(None) => break,
+                Ok(Some(Frame::Multibulk(len))) => {
+                    let request = &rest[..len];
+                    (self.command(index, Args::new(request, framer.args())), len)
+                }
+                Ok(Some(Frame::Inline { line, len })) => (self.inline(index, &rest[..line]), len),
+                Err(error) => {
+                    self.counters.protocol_errors += 1;
+                    self.refuse(index, format!("ERR {error}"));
+                    (Flow::Close, rest.len())
+                }
+            };
+            framer.reset();
+            match flow {
+                Flow::Next => at += len,
+                Flow::Pause(pause) => {
+                    self.pause(index, pause);
+                    break;
+                }
+                Flow::Stop(pause) => {
+                    at += len;
+                    self.pause(index, pause);
+                    break;
+                }
+                Flow::Close => {
+                    self.sessions[index as usize].closing = true;
+                    self.mark_session(index);
+                    at = bytes.len();
+                    break;
+                }
+            }
+        }
+        if at == bytes.len() {
+            framer.reset();
+            self.framer = framer;
+        } else {
+            self.sessions[index as usize].partial = Some(Box::new(framer));
+        }
+        at
+    }
+
+    pub(super) fn inline(&mut self, index: u32, line: &[u8]) -> Flow {
+        match split_inline(line) {
+            Ok(args) if args.is_empty() => Flow::Next,
+            Ok(args) => {
+                // Spelled out as the array of bulk strings that a node takes on a pipelined connection.
+                let mut request = Vec::with_capacity(line.len() + 32);
+                encode::request(&mut request, &args);
+                let mut framer = RequestFramer::default();
+                match framer.advance(&request) {
+                    Ok(Some(Frame::Multibulk(_))) => self.command(index, Args::new(&request, framer.args())),
+                    _ => unreachable!("an encoded request is whole"),
+                }
+            }
+            Err(error) => {
+                self.counters.protocol_errors += 1;
+                self.refuse(index, format!("ERR {error}"));
+                Flow::Close
+            }
+        }
+    }
+
+    pub(super) fn pause(&mut self, index: u32, pause: Pause) {
+        let session = &mut self.sessions[index as usize];
+        if session.paused.replace(pause).is_none() {
+            self.paused.push(SessionId { index, generation: session.generation });
+            self.counters.pauses_total += 1;
+        }
+    }
+
+    /// Lets the paused sessions go on that can. To be called after output was written and replies were taken.
+    pub(crate) fn resume_paused(&mut self) {
+        let mut at = 0;
+        while at < self.paused.len() {
+            let id = self.paused[at];
+            if !self.is_open(id) {
+                self.paused.swap_remove(at);
+                continue;
+            }
+            let session = &self.sessions[id.index as usize];
+            let ready = match session.paused {
+                Some(Pause::Answers) => session.has_ample_room(),
+                Some(Pause::Answered) => session.pending() == 0,
+                Some(Pause::Backlog(backend)) => self.backends[backend as usize].has_ample_room(),
+                None => true,
+            };
+            if !ready {
+                at += 1;
+                continue;
+            }
+            self.paused.swap_remove(at);
+            self.sessions[id.index as usize].paused = None;
+            self.take_kept_input(id.index);
+            let session = &self.sessions[id.index as usize];
+            if session.closing {
+                self.close_if_waiting(id.index);
+                self.mark_session(id.index);
+            } else if session.paused.is_none() {
+                self.effects.push(Effect::Resume { session: id.index });
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The life of node connections: opened when there is something to send, lost, retired; and what they bring.
+
+use vrc_cluster::{resp::ReplyFramer, topology::NodeIndex};
+
+use super::{
+    Core, Effect, Lane, NO_BACKEND,
+    backend::{Backend, State},
+    private::Hold,
+    session::{append, empty},
+};
+use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, READ_BYTES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
+
+impl Core {
+    /// A connection to the node stands, and whatever its lane needs has been set up on it.
+    pub(crate) fn backend_up(&mut self, index: u32, incarnation: u32) -> bool {
+        let backend = &mut self.backends[index as usize];
+        if backend.incarnation != incarnation || backend.state != State::Connecting {
+            return false;
+        }
+        backend.state = State::Up;
+        backend.failures = 0;
+        backend.unreachable = None;
+        self.mark_backend(index);
+        true
+    }
+
+    /// The node sent these bytes.
+    pub(crate) fn backend_input(&mut self, index: u32, incarnation: u32, bytes: &[u8]) {
+        let backend = &mut self.backends[index as usize];
+        if backend.incarnation != incarnation {
+            return;
+        }
+        if backend.input.is_empty() {
+            if let Some(taken) = self.take_replies(index, bytes)
+                && taken < bytes.len()
+            {
+                let backend = &mut self.backends[index as usize];
+                append(&mut backend.input, &bytes[taken..], backend.framer.bytes_wanted());
+            }
+            return;
+        }
+        append(&mut backend.input, bytes, backend.framer.bytes_wanted());
+        let mut input = std::mem::take(&mut backend.input);
+        match backend.framer.advance(&input) {
+            Ok(None) if input.len() <= CLIENT_OUTPUT_MAX_BYTES => backend.input = input,
+            // A value so large that it came alone: its buffer becomes the client's.
+            Ok(Some(len))
+                if len == input.len()
+                    && len > READ_BYTES
+                    && input[0] != b'>'
+                    && backend.pending() > 0
+                    && backend.hold.is_none()
+                    && !backend.would_skip() =>
+            {
+                let waiter = backend.pop().expect("somebody waits");
+                self.deliver_owned(waiter, input);
+                self.retire_if_done(index);
+                self.private_if_done(index);
+            }
+            _ => {
+                backend.framer = ReplyFramer::default();
+                if let Some(taken) = self.take_replies(index, &input) {
+                    input.drain(..taken);
+                    if input.is_empty() {
+                        empty(&mut input);
+                    }
+                    self.backends[index as usize].input = input;
+                }
+            }
+        }
+    }
+
+    /// Takes all whole replies from `bytes`, and returns how many bytes those were; `None` if the connection is of no more use.
+    pub(super) fn take_replies(&mut self, index: u32, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        let reason = loop {
+            let backend = &mut self.backends[index as usize];
+            match backend.framer.advance(&bytes[at..]) {
+                Ok(Some(len)) => {
+                    let reply = &bytes[at..at + len];
+                    at += len;
+                    if backend.hold == Some(Hold::Subscriber) {
+                        if !self.subscriber_input(index, reply) {
+                            break "it sent something else than messages".to_owned();
+                        }
+                        continue;
+                    }
+                    if reply[0] == b'>' {
+                        // Nobody on a shared connection subscribes to anything.
+                        continue;
+                    }
+                    if backend.skips() {
+                        continue;
+                    }
+                    match backend.pop() {
+                        Some(waiter) => self.deliver(waiter, reply),
+                        None => break "it sent a reply that nobody asked for".to_owned(),
+                    }
+                }
+                Ok(None) if bytes.len() - at > CLIENT_OUTPUT_MAX_BYTES => {
+                    break "its reply is larger than any client may take".to_owned();
+                }
+                Ok(None) => {
+                    self.retire_if_done(index);
+                    self.private_if_done(index);
+                    return Some(at);
+                }
+                Err(error) => break error.to_string(),
+            }
+        };
+        let incarnation = self.backends[index as usize].incarnation;
+        self.effects.push(Effect::Disconnect { backend: index });
+        self.backend_lost(index, incarnation, &reason);
+        None
+    }
+
+    /// The connection was lost, or could not be opened. What was sent gets an error; what was not waits for the next connection, or
+    /// for a map that gives it to another node.
+    pub(crate) fn backend_lost(&mut self, index: u32, incarnation: u32, reason: &str) {
+        let backend = &mut self.backends[index as usize];
+        if backend.incarnation != incarnation {
+            return;
+        }
+        if backend.hold.is_some() {
+            self.private_lost(index, reason);
+            return;
+        }
+        backend.incarnation = backend.incarnation.wrapping_add(1);
+        let was = backend.state;
+        let lost = backend.lose_sent();
+        let node = backend.node.clone();
+        if matches!(was, State::Retired { .. }) {
+            self.free_backend(index);
+        } else {
+            backend.state = State::Idle;
+            backend.failures = backend.failures.saturating_add(1);
+            if was == State::Connecting {
+                backend.unreachable.get_or_insert((self.now_ms, reason.into())).1 = reason.into();
+            }
+            self.effects.push(Effect::Suspect { node: node.clone(), reason: reason.to_owned() });
+        }
+        if !lost.is_empty() {
+            tracing::warn!(node = %node, "lost the connection with {} commands unanswered: {reason}", lost.len());
+        }
+        self.fail_all(
+            lost,
+            &format!("NODEDOWN node {node} was lost before it answered ({reason}); the command may have been carried out"),
+        );
+        self.reconnect_if_wanted(index);
+    }
+
+    /// After a loss: connects again if somebody waits, or answers them if waiting is no use.
+    pub(super) fn reconnect_if_wanted(&mut self, index: u32) {
+        let backend = &mut self.backends[index as usize];
+        if backend.state != State::Idle || backend.pending() == 0 {
+            return;
+        }
+        if let Some(text) = self.unreachable(index) {
+            let waiters = self.backends[index as usize].expire_unsent(u64::MAX);
+            self.fail_all(waiters, &text);
+        } else {
+            self.connect(index);
+        }
+    }
+
+    /// The error for a command whose node cannot be reached and has no successor to be waited for.
+    pub(super) fn unreachable(&self, index: u32) -> Option<String> {
+        let backend = &self.backends[index as usize];
+        let (since_ms, reason) = backend.unreachable.as_ref()?;
+        let hopeless = self.settings.fixed_nodes || self.now_ms.saturating_sub(*since_ms) >= self.settings.timeout_ms;
+        (hopeless && backend.state != State::Up)
+            .then(|| format!("NODEDOWN node {} cannot be reached ({reason}); nothing was sent", backend.node))
+    }
+
+    pub(super) fn connect(&mut self, index: u32) {
+        let backend = &mut self.backends[index as usize];
+        debug_assert_eq!(backend.state, State::Idle);
+        backend.state = State::Connecting;
+        backend.incarnation = backend.incarnation.wrapping_add(1);
+        let after_ms = match backend.failures {
+            0 => 0,
+            failures => (RECONNECT_MS_MIN << (failures - 1).min(10)).min(RECONNECT_MS_MAX),
+        };
+        self.effects.push(Effect::Connect {
+            backend: index,
+            incarnation: backend.incarnation,
+            endpoint: backend.endpoint.clone(),
+            lane: backend.lane,
+            after_ms,
+        });
+    }
+
+    /// The backend of a node and lane, made and connected if there is none.
+    #[inline]
+    pub(super) fn backend_of(&mut self, node: NodeIndex, lane: Lane) -> u32 {
+        let found = self.lanes[usize::from(node) * Lane::COUNT + lane.index()];
+        if found == NO_BACKEND { self.new_backend(node, lane) } else { found }
+    }
+
+    #[cold]
+    pub(super) fn new_backend(&mut self, node: NodeIndex, lane: Lane) -> u32 {
+        let index = self.add_backend(node, lane);
+        self.lanes[usize::from(node) * Lane::COUNT + lane.index()] = index;
+        index
+    }
+
+    /// A backend of its own, in no lane's place.
+    pub(super) fn add_backend(&mut self, node: NodeIndex, lane: Lane) -> u32 {
+        let of = &self.topology.nodes()[usize::from(node)];
+        let backend = Backend::new(of.name.clone(), of.endpoint.clone(), lane);
+        let free = self.backends.iter().position(|backend| backend.state == State::Free);
+        let index = free.unwrap_or(self.backends.len());
+        match free {
+            Some(index) => self.backends[index].become_another(backend),
+            None => self.backends.push(backend),
+        }
+        index as u32
+    }
+
+    pub(super) fn free_backend(&mut self, index: u32) {
+        let backend = &mut self.backends[index as usize];
+        debug_assert_eq!(backend.pending(), 0);
+        backend.state = State::Free;
+    }
+
+    /// Lets go of a private connection once it has answered what it was sent.
+    pub(super) fn private_if_done(&mut self, index: u32) {
+        let backend = &self.backends[index as usize];
+        if backend.hold.is_some() && backend.pending() == 0 {
+            self.private_answered(index);
+        }
+    }
+
+    /// Closes a retired connection once it has answered what it was sent.
+    #[inline]
+    pub(super) fn retire_if_done(&mut self, index: u32) {
+        let backend = &mut self.backends[index as usize];
+        if matches!(backend.state, State::Retired { .. }) && backend.pending() == 0 {
+            backend.incarnation = backend.incarnation.wrapping_add(1);
+            self.effects.push(Effect::Disconnect { backend: index });
+            self.free_backend(index);
+        }
+    }
+}
