@@ -21,6 +21,15 @@ pub(crate) const NODE_PENDING_MAX: usize = 256 * 1024;
 
 /// Buffers larger than this are given back when they run empty, so that an idle connection costs little.
 pub(crate) const KEEP_BYTES: usize = 2 * 1024;
+/// Larger ones are lent by the worker to whoever has a pipeline under way: how many it keeps, and up to which size.
+pub(crate) const SPARE_BUFFERS_MAX: usize = 64;
+/// See [`SPARE_BUFFERS_MAX`].
+pub(crate) const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// Replies to what came in one read leave in one write, as those of one redis do, unless there are more bytes of them than this.
+pub(crate) const GATHER_BYTES_MAX: usize = 16 * 1024;
+/// Nor do they wait for each other longer than this, in ms: one node may be slow.
+pub(crate) const GATHER_MS: u64 = 1;
 
 /// Bytes that a client may queue between MULTI and EXEC.
 pub(crate) const TRANSACTION_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -49,6 +58,8 @@ const _: () =
     assert!(CLIENT_OUTPUT_PAUSE_BYTES < SUBSCRIBER_OUTPUT_MAX_BYTES && SUBSCRIBER_OUTPUT_MAX_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(vrc_cluster::resp::BULK_BYTES_MAX < CLIENT_OUTPUT_MAX_BYTES);
+const _: () = assert!(GATHER_BYTES_MAX < CLIENT_OUTPUT_PAUSE_BYTES && GATHER_MS < TICK_MS);
+const _: () = assert!(KEEP_BYTES < SPARE_BYTES_MAX);
 const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);
 const _: () = assert!(TRANSACTION_BYTES_MAX < vrc_cluster::resp::REQUEST_BYTES_MAX);
 const _: () = assert!(PRIVATE_IDLE_MAX < PRIVATE_MAX);

@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::{AbortHandle, LocalSet, spawn_local},
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -28,7 +28,7 @@ use vrc_cluster::{contract::Endpoint, topology::Topology};
 use crate::{
     connect::connect,
     core::{ClientFilter, Core, Effect, Lane, Peer, SessionId, Settings},
-    limits::{READ_BYTES, TICK_MS},
+    limits::{GATHER_MS, READ_BYTES, TICK_MS},
     socket::{Reader, Socket, StdSocket, Writer},
     stats::AllStats,
     watch::Suspicion,
@@ -115,6 +115,8 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
         seen: RefCell::new(topology),
         flusher: RefCell::new(Waker::noop().clone()),
         flush_wanted: Cell::new(false),
+        gathering: Cell::new(false),
+        gather: Notify::new(),
         started: Instant::now(),
         clients: all[number].clients.clone(),
         all,
@@ -125,6 +127,7 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
         move |cx| worker.poll_flush(cx)
     }));
     spawn_local(worker.clone().tick());
+    spawn_local(worker.clone().end_gathering());
     while let Some(message) = control.recv().await {
         match message {
             Control::Accept { socket, peer, id } => worker.accept(socket, peer, id),
@@ -155,6 +158,9 @@ struct Worker {
     seen: RefCell<Arc<Topology>>,
     flusher: RefCell<Waker>,
     flush_wanted: Cell<bool>,
+    /// Replies wait for others of their batch, and [`Worker::end_gathering`] has been told.
+    gathering: Cell<bool>,
+    gather: Notify,
     started: Instant,
     clients: Arc<AtomicUsize>,
     all: Vec<WorkerHandle>,
@@ -219,6 +225,17 @@ impl Worker {
             if core.has_dirty() || core.has_paused() {
                 self.want_flush();
             }
+        }
+    }
+
+    /// Bounds how long replies wait for others of their batch.
+    async fn end_gathering(self: Rc<Self>) {
+        loop {
+            self.gather.notified().await;
+            sleep(Duration::from_millis(GATHER_MS)).await;
+            self.gathering.set(false);
+            self.core.borrow_mut().end_gathering();
+            self.want_flush();
         }
     }
 
@@ -378,6 +395,9 @@ impl Worker {
         self.flush_sessions();
         let mut core = self.core.borrow_mut();
         core.resume_paused();
+        if core.is_gathering() && !self.gathering.replace(true) {
+            self.gather.notify_one();
+        }
         if core.has_dirty() {
             // A turn for the readers in between, so that neither starves.
             self.want_flush();

@@ -113,6 +113,9 @@ impl Core {
                 }
             }
         }
+        let session = &mut self.sessions[index as usize];
+        session.begin_batch();
+        session.borrow_buffers(&mut self.spare);
         if at == bytes.len() {
             framer.reset();
             self.framer = framer;

@@ -138,6 +138,10 @@ pub(crate) struct Core {
     /// Paused sessions.
     paused: Vec<SessionId>,
     dirty_sessions: Vec<u32>,
+    /// Sessions whose output waits for the rest of a batch.
+    gathering: Vec<SessionId>,
+    /// Empty buffers for the replies to pipelines.
+    spare: Vec<Vec<u8>>,
     dirty_backends: Vec<u32>,
     effects: Vec<Effect>,
     counters: Counters,
@@ -170,6 +174,8 @@ impl Core {
             now_ms: 0,
             paused: Vec::new(),
             dirty_sessions: Vec::new(),
+            gathering: Vec::new(),
+            spare: Vec::new(),
             dirty_backends: Vec::new(),
             effects: Vec::new(),
             counters: Counters::default(),
@@ -418,12 +424,42 @@ impl Core {
         self.backends[index as usize].incarnation
     }
 
-    /// What is to be written to a session's client.
+    /// What is to be written to a session's client: nothing while it waits for the rest of a batch.
     #[inline]
     pub(crate) fn session_output(&mut self, index: u32) -> &[u8] {
         let session = &mut self.sessions[index as usize];
         session.dirty = false;
+        if session.gathers() {
+            if !session.gathering {
+                session.gathering = true;
+                self.gathering.push(SessionId { index, generation: session.generation });
+            }
+            return &[];
+        }
         session.output()
+    }
+
+    /// Whether output waits for the rest of its batch; if so, [`Core::end_gathering`] is to be called after [`GATHER_MS`].
+    ///
+    /// [`GATHER_MS`]: crate::limits::GATHER_MS
+    pub(crate) fn is_gathering(&self) -> bool {
+        !self.gathering.is_empty()
+    }
+
+    /// Has everything written that waits for the rest of a batch.
+    pub(crate) fn end_gathering(&mut self) {
+        let mut list = std::mem::take(&mut self.gathering);
+        for id in list.drain(..) {
+            let session = &mut self.sessions[id.index as usize];
+            if session.generation == id.generation {
+                session.gathering = false;
+                if session.gathers() {
+                    session.end_batch();
+                    self.mark_session(id.index);
+                }
+            }
+        }
+        self.gathering = list;
     }
 
     /// `len` bytes were written. If that was all that a closing session had to get, its connection is to be closed.
@@ -435,6 +471,7 @@ impl Core {
         if session.is_done() && session.open {
             self.effects.push(Effect::Close { session: SessionId { index, generation: session.generation } });
         }
+        session.return_buffers(&mut self.spare);
         session.trim();
     }
 

@@ -8,7 +8,9 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 use vrc_cluster::resp::{Proto, RequestFramer};
 
 use super::{pubsub::Subscriptions, transaction::Transaction};
-use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, KEEP_BYTES};
+use crate::limits::{
+    CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, SPARE_BUFFERS_MAX, SPARE_BYTES_MAX,
+};
 
 /// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +86,12 @@ pub(crate) struct Session {
     pub(crate) closing: bool,
     /// Stands in the worker's list of sessions with output.
     pub(crate) dirty: bool,
+    /// Stands in the list of those whose output waits for the rest of a batch.
+    pub(crate) gathering: bool,
 
     first: Sequence,
+    /// Behind the last command of a batch: what one read brought. Replies wait for those up to here, to leave in one write.
+    batch_end: Sequence,
     slots: VecDeque<Slot>,
     stash: Vec<u8>,
     stash_live: usize,
@@ -144,6 +150,58 @@ impl Session {
         self.slots.get(sequence.wrapping_sub(self.first) as usize).copied()
     }
 
+    /// A read brought commands. Unless an earlier batch is still unanswered, they are the next.
+    #[inline]
+    pub(crate) fn begin_batch(&mut self) {
+        if self.batch_left() <= 0 {
+            self.batch_end = self.first.wrapping_add(self.slots.len() as u32);
+        }
+    }
+
+    /// How many commands of the batch are unanswered; not positive if none.
+    #[inline]
+    fn batch_left(&self) -> i32 {
+        self.batch_end.wrapping_sub(self.first) as i32
+    }
+
+    /// Whether what is to be written had better wait: the rest of the batch is on its way.
+    #[inline]
+    pub(crate) fn gathers(&self) -> bool {
+        self.batch_left() > 0 && self.out.len() - self.out_at < GATHER_BYTES_MAX && !self.out.is_empty()
+    }
+
+    /// What was gathered is to be written, whole or not.
+    pub(crate) fn end_batch(&mut self) {
+        self.batch_end = self.first;
+    }
+
+    /// Takes buffers that the worker has to spare for the replies to a pipeline.
+    #[inline]
+    pub(crate) fn borrow_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
+        if self.slots.len() > 1 {
+            for buffer in [&mut self.out, &mut self.stash] {
+                if buffer.capacity() == 0
+                    && let Some(lent) = spare.pop()
+                {
+                    *buffer = lent;
+                }
+            }
+        }
+    }
+
+    /// Gives back the larger of the buffers that are empty, so that an idle connection costs little.
+    #[inline]
+    pub(crate) fn return_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
+        for buffer in [&mut self.out, &mut self.stash] {
+            if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
+                let returned = std::mem::take(buffer);
+                if returned.capacity() <= SPARE_BYTES_MAX && spare.len() < SPARE_BUFFERS_MAX {
+                    spare.push(returned);
+                }
+            }
+        }
+    }
+
     /// Commands that are not answered yet.
     pub(crate) fn pending(&self) -> usize {
         self.slots.len()
@@ -200,7 +258,7 @@ impl Session {
             self.first = self.first.wrapping_add(1);
         }
         if self.stash_live == 0 {
-            empty(&mut self.stash);
+            self.stash.clear();
         } else if self.stash.len() > 64 * 1024 && self.stash_live < self.stash.len() / 2 {
             self.compact();
         }
@@ -230,7 +288,7 @@ impl Session {
     pub(crate) fn written(&mut self, len: usize) {
         self.out_at += len;
         if self.out_at == self.out.len() {
-            empty(&mut self.out);
+            self.out.clear();
             self.out_at = 0;
         } else if self.out_at > CLIENT_OUTPUT_PAUSE_BYTES && self.out_at > self.out.len() / 2 {
             // No more bytes are moved than were written, so that a large value is not moved again and again.

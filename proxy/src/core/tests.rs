@@ -13,7 +13,7 @@ use vrc_cluster::{
     topology::PlacementOptions,
 };
 
-use crate::limits::CLIENT_PENDING_MAX;
+use crate::limits::{CLIENT_PENDING_MAX, GATHER_BYTES_MAX};
 
 use super::*;
 
@@ -261,6 +261,17 @@ impl Rig {
         idle
     }
 
+    /// Hands the core all replies of one node.
+    fn answer_from(&mut self, name: &str) {
+        for backend in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if &*self.core.backends[backend as usize].node == name {
+                let replies = std::mem::take(&mut self.nodes.get_mut(&backend).unwrap().replies);
+                let incarnation = self.core.backend_incarnation(backend);
+                self.core.backend_input(backend, incarnation, &replies);
+            }
+        }
+    }
+
     fn write_to_clients(&mut self, most: usize) {
         let list = self.core.take_dirty_sessions();
         self.core.reuse_dirty_sessions(list);
@@ -270,6 +281,7 @@ impl Rig {
             got.extend_from_slice(&output[..len]);
             self.core.session_written(index, len);
         }
+        self.core.end_gathering();
     }
 
     /// The connections to a node break.
@@ -459,6 +471,46 @@ fn what_was_not_sent_goes_to_the_new_owner_once_the_map_changes() {
     rig.core.set_topology(topology(2, &[("a", false), ("b", true), ("c", true)]));
     rig.settle();
     assert_eq!(rig.got(client), "+OK\r\n+OK\r\n$1\r\n2\r\n*3\r\n$-1\r\n$1\r\n2\r\n$-1\r\n");
+}
+
+#[test]
+fn what_came_in_one_read_is_answered_in_one_write() {
+    let mut rig = Rig::new(&THREE);
+    let (on_a, on_b) = (rig.key_of("a", 0), rig.key_of("b", 0));
+    rig.ask(request(&format!("MSET {on_a} 1 {on_b} 2")));
+    let client = rig.client();
+    let ask = [request(&format!("GET {on_a}")), request(&format!("GET {on_b}"))].concat();
+    let answer_of = |rig: &mut Rig, node: &str| {
+        rig.write_to_nodes(usize::MAX);
+        rig.answer_from(node);
+        rig.core.session_output(client.index).to_vec()
+    };
+    // The first reply waits for the second.
+    rig.say(client, &ask);
+    assert_eq!(answer_of(&mut rig, "a"), b"");
+    assert_eq!(answer_of(&mut rig, "b"), b"$1\r\n1\r\n$1\r\n2\r\n");
+    rig.core.session_written(client.index, 14);
+    // What comes later is no part of it.
+    rig.say(client, request(&format!("GET {on_a}")));
+    rig.say(client, request(&format!("GET {on_b}")));
+    assert_eq!(answer_of(&mut rig, "a"), b"$1\r\n1\r\n");
+    rig.core.session_written(client.index, 7);
+    assert_eq!(answer_of(&mut rig, "b"), b"$1\r\n2\r\n");
+    rig.core.session_written(client.index, 7);
+    // It does not wait for ever.
+    rig.say(client, &ask);
+    assert_eq!(answer_of(&mut rig, "a"), b"");
+    rig.core.end_gathering();
+    assert!(rig.core.has_dirty());
+    assert_eq!(rig.core.session_output(client.index), b"$1\r\n1\r\n");
+    rig.core.session_written(client.index, 7);
+    assert_eq!(answer_of(&mut rig, "b"), b"$1\r\n2\r\n");
+    rig.core.session_written(client.index, 7);
+    // Much of it does not wait at all.
+    let large = "x".repeat(GATHER_BYTES_MAX);
+    rig.ask(request(&format!("SET {on_a} {large}")));
+    rig.say(client, &ask);
+    assert!(answer_of(&mut rig, "a").len() > GATHER_BYTES_MAX);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Clients that leave a running proxy without a word.
+//! A running proxy beside a node that never answers: who leaves, and who waits for what.
 
 use std::time::Duration;
 
@@ -47,5 +47,21 @@ async fn who_waits_for_data_and_leaves_with_much_unread_does_not_wait_on() {
     assert!(endings.try_recv().is_err());
     drop(client);
     timeout(PATIENCE, endings.recv()).await.expect("the connection that it waited on is closed").unwrap();
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_reply_does_not_wait_long_for_others_of_its_pipeline() {
+    let (port, _endings) = node().await;
+    let source = Source::Nodes(vec![format!("127.0.0.1:{port}").parse().unwrap()]);
+    let config = Config { workers: 1, ..Config::new(source, ListenAddr::Tcp("127.0.0.1:0".parse().unwrap())) };
+    let proxy = Proxy::start(config).await.unwrap();
+    let ListenAddr::Tcp(address) = &proxy.listening()[0] else { panic!("asked for TCP") };
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"PING\r\nGET k\r\n").await.unwrap();
+    let mut got = [0; 4096];
+    let len = timeout(PATIENCE, client.read(&mut got)).await.expect("in time").unwrap();
+    // Had it waited for the other one, that one's error would be behind it.
+    assert_eq!(&got[..len], b"+PONG\r\n");
     proxy.stop().await;
 }
