@@ -1,0 +1,202 @@
+//! What must hold of maps and of what is done to nodes. Told what really happened, it knows nothing of how the world plays it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::{
+    contract::{Epoch, Node, NodeMap},
+    membership::{MapWrite, Scope},
+};
+
+/// What should not have happened, in words.
+pub(super) type Violation = String;
+
+/// Which coordinator, and which of its lives.
+pub(super) type Author = (usize, u64);
+
+/// Sees every write that the master carries out, and every flush that a node does.
+#[derive(Default)]
+pub(super) struct Checker {
+    /// How long readers are given to take up a map before what it changed is built upon.
+    settle_ms: u64,
+    published: Published,
+    /// By run id.
+    processes: HashMap<String, Process>,
+    pub(super) counts: Counts,
+}
+
+/// How much happened: a simulation in which nothing does proves nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    /// Maps written.
+    pub(super) writes: usize,
+    /// Nodes emptied.
+    pub(super) flushes: usize,
+    /// Maps that neither the master nor anybody who came to lead remembered.
+    pub(super) lost_maps: usize,
+}
+
+/// What readers may hold: the greatest epoch that was ever published, and what its map says.
+#[derive(Default)]
+struct Published {
+    epoch: Epoch,
+    map: NodeMap,
+    author: Author,
+    /// Since when each node has been shown up without a break, or not up.
+    since_ms: BTreeMap<String, u64>,
+}
+
+impl Published {
+    fn is_up(&self, name: &str) -> bool {
+        is_up(&self.map, name)
+    }
+}
+
+#[derive(Default)]
+struct Process {
+    emptied_at_ms: Option<u64>,
+    guests_flushed_at_ms: Option<u64>,
+}
+
+/// The master's keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored<'a> {
+    pub(super) hash: &'a NodeMap,
+    pub(super) epoch: Option<Epoch>,
+}
+
+/// The world when everything has been well for a while.
+pub(super) struct Healed<'a> {
+    /// For each coordinator, whether it believes to lead.
+    pub(super) leading: Vec<bool>,
+    pub(super) stored: Stored<'a>,
+    /// Names and run ids of the nodes that are there.
+    pub(super) nodes: Vec<(&'a str, Option<&'a str>)>,
+    /// No node ever failed.
+    pub(super) nodes_were_well: bool,
+}
+
+impl Checker {
+    pub(super) fn new(settle_ms: u64) -> Self {
+        Checker { settle_ms, ..Checker::default() }
+    }
+
+    /// A process flushed.
+    pub(super) fn flushed(&mut self, run_id: &str, scope: Scope, now_ms: u64) {
+        let process = self.processes.entry(run_id.to_owned()).or_default();
+        process.guests_flushed_at_ms = Some(now_ms);
+        if scope == Scope::All {
+            process.emptied_at_ms = Some(now_ms);
+            self.counts.flushes += 1;
+        }
+    }
+
+    /// The master carried out a write: the one place where everybody sees what was decided. `before` is what stood there, and
+    /// `hash` what does now.
+    pub(super) fn wrote(
+        &mut self,
+        write: &MapWrite,
+        author: Author,
+        before: Stored<'_>,
+        hash: &NodeMap,
+        now_ms: u64,
+    ) -> Result<(), Violation> {
+        self.counts.writes += 1;
+        if !same_but_for_pings(hash, &write.map) {
+            return Err(format!("hash and message differ: {hash:?} and {:?}", write.map));
+        }
+        if write.epoch <= self.published.epoch {
+            return Err(format!("epoch {} after {}", write.epoch, self.published.epoch));
+        }
+        if before.epoch.is_none()
+            && write.expected.is_none()
+            && self.published.author != author
+            && !same_but_for_pings(&write.map, &self.published.map)
+        {
+            // The master lost its memory, and whoever had the last map is not there to write it back. A map from the memory of
+            // one who was out of touch is the best there is; what it gets wrong cannot be known.
+            self.counts.lost_maps += 1;
+            self.published.map = write.map.clone();
+            self.published.since_ms.clear();
+        }
+        self.emptied_before_shown_up(&write.map)?;
+        self.guests_flushed_before_shown_down(&write.map)?;
+        self.publish(write, author, now_ms);
+        Ok(())
+    }
+
+    fn publish(&mut self, write: &MapWrite, author: Author, now_ms: u64) {
+        for name in write.map.keys().chain(self.published.map.keys()).cloned().collect::<BTreeSet<_>>() {
+            if is_up(&write.map, &name) != self.published.is_up(&name) {
+                self.published.since_ms.insert(name, now_ms);
+            }
+        }
+        self.published.epoch = write.epoch;
+        self.published.map = write.map.clone();
+        self.published.author = author;
+    }
+
+    /// A node is shown up only as a process that was emptied, and emptied after readers had been told not to use it.
+    fn emptied_before_shown_up(&self, map: &NodeMap) -> Result<(), Violation> {
+        for node in map.values().filter(|node| node.up) {
+            let run_id = run_id(node);
+            let Some(emptied_at_ms) = self.processes.get(run_id).and_then(|process| process.emptied_at_ms) else {
+                return Err(format!("{} is shown up as {run_id}, which was never emptied", node.name));
+            };
+            let was_up = self.published.is_up(&node.name);
+            let down_since_ms = self.published.since_ms.get(&node.name).filter(|_| !was_up);
+            if down_since_ms.is_some_and(|since_ms| emptied_at_ms < since_ms + self.settle_ms) {
+                return Err(format!("{} is shown up as it was before readers moved its keys", node.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node is shown down only when all that stay have flushed their guests since readers began to use it.
+    fn guests_flushed_before_shown_down(&self, map: &NodeMap) -> Result<(), Violation> {
+        for name in self.published.map.keys().filter(|name| self.published.is_up(name) && !is_up(map, name)) {
+            let since_ms = self.published.since_ms.get(name).copied().unwrap_or(0);
+            for guest in map.values().filter(|node| node.up) {
+                let flushed_at_ms = self.processes.get(run_id(guest)).and_then(|process| process.guests_flushed_at_ms);
+                if flushed_at_ms.is_none_or(|at_ms| at_ms < since_ms + self.settle_ms) {
+                    return Err(format!("{name} is shown down before the guests of {} were flushed", guest.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything has been well for a while: one leads, the map is true and stands in the master, and nothing was emptied in vain.
+    pub(super) fn healed(&self, healed: &Healed<'_>) -> Result<(), Violation> {
+        let Healed { leading, stored, nodes, nodes_were_well } = healed;
+        if leading.iter().filter(|leading| **leading).count() != 1 {
+            return Err(format!("leading: {leading:?}"));
+        }
+        for (name, run_id) in nodes {
+            let shown = stored.hash.get(*name);
+            if !shown.is_some_and(|shown| shown.up && shown.run_id.as_deref() == *run_id) {
+                return Err(format!("{name} is up as {run_id:?}, and shown as {shown:?}"));
+            }
+        }
+        if stored.epoch != Some(self.published.epoch) || stored.hash.len() != nodes.len() {
+            return Err("the master does not have the last map".to_owned());
+        }
+        if *nodes_were_well && self.counts.flushes > nodes.len() {
+            return Err(format!("{} flushes, and only {} nodes ever joined", self.counts.flushes, nodes.len()));
+        }
+        Ok(())
+    }
+}
+
+fn is_up(map: &NodeMap, name: &str) -> bool {
+    map.get(name).is_some_and(|node| node.up)
+}
+
+fn run_id(node: &Node) -> &str {
+    node.run_id.as_deref().unwrap_or("")
+}
+
+/// Fields that did not change are as they were, but for the time of the last announcement.
+fn same_but_for_pings(one: &NodeMap, other: &NodeMap) -> bool {
+    let plain = |map: &NodeMap| map.values().map(|node| Node { last_ping: None, ..node.clone() }).collect::<Vec<_>>();
+    plain(one) == plain(other)
+}

@@ -1,0 +1,94 @@
+//! A coordinator, and what membership is told and wants done.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Command, Profile, Request, START_UNIX_MS, What, World, options, shown};
+use crate::membership::{Action, Event, LinkId, Membership, Now, RequestId};
+
+pub(super) struct Coordinator {
+    /// Another life, another number: what was meant for the one before does not reach it.
+    pub(super) life: u64,
+    pub(super) membership: Membership,
+    pub(super) running: bool,
+    pub(super) paused_until_ms: u64,
+    pub(super) cut_from_master_until_ms: u64,
+    pub(super) clock_offset_ms: i64,
+    pub(super) master: Option<u64>,
+    pub(super) asked: BTreeSet<RequestId>,
+    pub(super) bus: bool,
+    pub(super) links: HashMap<LinkId, (usize, String)>,
+    pub(super) ticks: u64,
+    /// Messages on one connection arrive in their order.
+    pub(super) last_to_master_ms: u64,
+}
+
+impl World {
+    pub(super) fn coordinator(&mut self, number: usize) -> Coordinator {
+        self.numbers += 1;
+        let clock_offset_ms = if self.profile == Profile::WrongClocks { self.random.signed(100_000) } else { 0 };
+        Coordinator {
+            life: self.numbers,
+            membership: Membership::new(format!("c{number}.{}", self.numbers), options()),
+            running: true,
+            paused_until_ms: 0,
+            cut_from_master_until_ms: 0,
+            clock_offset_ms,
+            master: None,
+            asked: BTreeSet::new(),
+            bus: false,
+            links: HashMap::new(),
+            ticks: 0,
+            last_to_master_ms: 0,
+        }
+    }
+
+    /// It has started.
+    pub(super) fn begin(&mut self, number: usize) {
+        self.after(self.now_ms, number, What::ConnectMaster);
+        self.after(self.now_ms, number, What::BusBack);
+        self.after(self.now_ms, number, What::Tick(0));
+    }
+
+    pub(super) fn step(&mut self, number: usize, event: Event) {
+        let coordinator = &mut self.coordinators[number];
+        let unix_ms = START_UNIX_MS + self.now_ms as i64 + coordinator.clock_offset_ms;
+        let now = Now { mono_ms: self.now_ms, unix_ms: unix_ms as u64 };
+        let shown = self.logging.then(|| shown::event(&event));
+        let actions = coordinator.membership.step(now, event);
+        coordinator.ticks += 1;
+        let (ticks, deadline_ms) = (coordinator.ticks, coordinator.membership.deadline_ms(now));
+        assert!(deadline_ms > self.now_ms);
+        if let Some(shown) = shown
+            && !actions.iter().all(|action| matches!(action, Action::Ping { .. } | Action::Lease { .. }))
+        {
+            let actions: Vec<String> = actions.iter().map(shown::action).collect();
+            self.note(|| format!("c{number} {shown:.300} -> {}", actions.join(", ")));
+        }
+        self.after(deadline_ms, number, What::Tick(ticks));
+        for action in actions {
+            self.act(number, action);
+        }
+    }
+
+    fn act(&mut self, number: usize, action: Action) {
+        match action {
+            Action::Connect { name, link, timeout_ms, .. } => {
+                let node = self.nodes.iter().position(|node| node.name == name).expect("a node of this world");
+                let (at_ms, until_ms) = (self.now_ms + self.latency(), self.now_ms + timeout_ms);
+                // Known from here on, so that its end can be told.
+                self.coordinators[number].links.insert(link, (node, String::new()));
+                self.after(at_ms, number, What::Connecting { node, link, until_ms });
+            }
+            Action::Disconnect { link, .. } => _ = self.coordinators[number].links.remove(&link),
+            Action::Ping { link, .. } => self.tell(number, link, Command::Ping),
+            Action::Flush { link, flush, scope, .. } => self.tell(number, link, Command::Flush { flush, scope }),
+            Action::Lease { request, instance, term, ttl_ms } => {
+                self.ask(number, request, Request::Lease { request, instance, term, ttl_ms });
+            }
+            Action::ReadMap { request } => self.ask(number, request, Request::Read { request }),
+            Action::Write(write) => self.ask(number, write.request, Request::Write(write)),
+            Action::Release { token } => self.ask(number, 0, Request::Release { token }),
+            Action::Notice(_) => {}
+        }
+    }
+}

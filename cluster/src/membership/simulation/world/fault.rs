@@ -1,0 +1,134 @@
+//! What goes wrong, and when it all is well again.
+
+use super::{CALM_MS, COORDINATORS, FAULTS_MS, NODES, Profile, What, World};
+use crate::{contract::AgentBusMessage, membership::Event};
+
+impl World {
+    pub(super) fn nodes_fail(&self) -> bool {
+        self.faulty() && self.profile != Profile::ControlOnly
+    }
+
+    fn faulty(&self) -> bool {
+        (CALM_MS..CALM_MS + FAULTS_MS).contains(&self.now_ms)
+    }
+
+    pub(super) fn fault(&mut self) {
+        if !self.faulty() {
+            return self.heal();
+        }
+        let next_ms = self.now_ms + self.random.below(600);
+        self.after(next_ms.min(CALM_MS + FAULTS_MS), 0, What::Fault);
+        let left_ms = CALM_MS + FAULTS_MS - self.now_ms;
+        let until_ms = self.now_ms + 1 + self.random.below(2_500).min(left_ms);
+        let (number, node) = (self.random.below(COORDINATORS as u64) as usize, self.random.below(NODES as u64) as usize);
+        let loses_memory = self.profile != Profile::WrongClocks;
+        match self.random.below(16) {
+            0..=5 if self.profile == Profile::ControlOnly => {}
+            0 | 1 => self.kill(node, until_ms),
+            2 => {
+                // Faster than anybody notices.
+                let at_ms = self.now_ms + self.random.below(3);
+                self.kill(node, at_ms);
+            }
+            3 => {
+                self.note(|| format!("n{node} is paused until {until_ms}"));
+                lengthen(&mut self.nodes[node].paused_until_ms, until_ms);
+            }
+            4 => {
+                self.note(|| format!("c{number} is cut from n{node} until {until_ms}"));
+                lengthen(&mut self.nodes[node].cut_until_ms[number], until_ms);
+            }
+            5 => {
+                self.note(|| format!("agent of n{node} is silent until {until_ms}"));
+                lengthen(&mut self.nodes[node].silent_until_ms, until_ms);
+                if self.random.below(2) == 0 {
+                    let (name, run_id) = (self.nodes[node].name.clone(), self.nodes[node].run_id.clone());
+                    self.say(&AgentBusMessage::NodeLeaving { name, run_id });
+                }
+            }
+            6 => {
+                self.note(|| format!("connections to n{node} are cut"));
+                self.reset_links(|_, other| other == node);
+            }
+            7 | 8 => {
+                self.note(|| format!("c{number} is paused until {until_ms}"));
+                lengthen(&mut self.coordinators[number].paused_until_ms, until_ms);
+            }
+            9 if loses_memory && self.profile != Profile::ControlOnly => {
+                self.note(|| format!("c{number} dies until {until_ms}"));
+                self.coordinators[number].running = false;
+                self.after(until_ms, number, What::CoordinatorStarts);
+            }
+            10 => {
+                self.note(|| format!("c{number} is cut from the master until {until_ms}"));
+                lengthen(&mut self.coordinators[number].cut_from_master_until_ms, until_ms);
+            }
+            11 => {
+                self.note(|| format!("the master hangs until {until_ms}"));
+                lengthen(&mut self.master.hung_until_ms, until_ms);
+            }
+            12 if loses_memory => {
+                let at_ms = if self.random.below(2) == 0 { self.now_ms } else { until_ms };
+                self.note(|| format!("the master dies until {at_ms}, and loses everything"));
+                self.master.die();
+                self.after(at_ms, 0, What::MasterStarts);
+                for number in 0..COORDINATORS {
+                    self.lose_master(number, "reset");
+                    self.lose_bus(number);
+                }
+            }
+            13 => {
+                self.note(|| format!("c{number} loses its connection to the master"));
+                self.lose_master(number, "reset");
+            }
+            14 => self.lose_bus(number),
+            15 if self.profile == Profile::WrongClocks => {
+                self.coordinators[number].clock_offset_ms = self.random.signed(100_000);
+            }
+            _ if self.profile == Profile::ControlOnly => {}
+            _ => {
+                self.note(|| "somebody empties the node set".to_owned());
+                self.master.hash.clear();
+            }
+        }
+    }
+
+    fn kill(&mut self, node: usize, until_ms: u64) {
+        if let Some(run_id) = self.nodes[node].run_id.take() {
+            self.note(|| format!("n{node} dies, {run_id}, until {until_ms}"));
+            self.after(until_ms, 0, What::Restart { node });
+            self.reset_links(|_, other| other == node);
+            if self.random.below(2) == 0 {
+                let (name, reason) = (self.nodes[node].name.clone(), "died".to_owned());
+                self.say(&AgentBusMessage::NodeDown { name, run_id: Some(run_id), reason });
+            }
+        }
+    }
+
+    fn lose_bus(&mut self, number: usize) {
+        if std::mem::take(&mut self.coordinators[number].bus) {
+            self.after(self.now_ms, number, What::Step(Event::BusDown));
+            let at_ms = self.now_ms + self.random.below(400);
+            self.after(at_ms, number, What::BusBack);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.note(|| "everything is well again".to_owned());
+        for number in 0..COORDINATORS {
+            self.coordinators[number].paused_until_ms = 0;
+            self.coordinators[number].cut_from_master_until_ms = 0;
+        }
+        for node in 0..NODES {
+            self.nodes[node].paused_until_ms = 0;
+            self.nodes[node].silent_until_ms = 0;
+            self.nodes[node].cut_until_ms = [0; COORDINATORS];
+        }
+        self.master.hung_until_ms = 0;
+    }
+}
+
+/// What was held up until then stays so: nothing overtakes it.
+fn lengthen(until_ms: &mut u64, to_ms: u64) {
+    *until_ms = to_ms.max(*until_ms);
+}

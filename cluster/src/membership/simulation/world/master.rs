@@ -1,0 +1,180 @@
+//! The master: a hash, an epoch and a lease, and connections to it.
+
+use super::{COORDINATORS, MASTER_TIMEOUT_MS, What, World, shown};
+use crate::{
+    contract::{Epoch, NodeMap},
+    membership::simulation::checker::Stored,
+    membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
+};
+
+pub(super) struct Master {
+    pub(super) up: bool,
+    pub(super) process: u64,
+    pub(super) hung_until_ms: u64,
+    pub(super) lease: Option<(String, u64)>,
+    pub(super) hash: NodeMap,
+    pub(super) epoch: Option<Epoch>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    Lease { request: RequestId, instance: String, term: u64, ttl_ms: u64 },
+    Read { request: RequestId },
+    Write(MapWrite),
+    Release { token: String },
+}
+
+impl Master {
+    pub(super) fn new() -> Self {
+        Master { up: true, process: 1, hung_until_ms: 0, lease: None, hash: NodeMap::new(), epoch: None }
+    }
+
+    pub(super) fn stored(&self) -> Stored<'_> {
+        Stored { hash: &self.hash, epoch: self.epoch }
+    }
+
+    /// It dies, and loses everything.
+    pub(super) fn die(&mut self) {
+        self.up = false;
+        self.process += 1;
+        (self.lease, self.hash, self.epoch) = (None, NodeMap::new(), None);
+    }
+}
+
+impl World {
+    pub(super) fn reaches_master(&self, number: usize) -> bool {
+        self.master.up
+            && self.master.hung_until_ms <= self.now_ms
+            && self.coordinators[number].cut_from_master_until_ms <= self.now_ms
+    }
+
+    pub(super) fn connect_master(&mut self, number: usize) {
+        if self.coordinators[number].master.is_some() {
+            return;
+        }
+        if !self.reaches_master(number) {
+            let again_ms = self.now_ms + 50 + self.random.below(100);
+            return self.after(again_ms, number, What::ConnectMaster);
+        }
+        self.numbers += 1;
+        let run_id = Some(format!("master{}", self.master.process));
+        self.coordinators[number].master = Some(self.numbers);
+        self.coordinators[number].asked.clear();
+        self.step(number, Event::MasterUp { run_id });
+    }
+
+    pub(super) fn lose_master(&mut self, number: usize, reason: &str) {
+        if self.coordinators[number].master.take().is_none() {
+            return;
+        }
+        self.coordinators[number].asked.clear();
+        self.after(self.now_ms, number, What::Step(Event::MasterDown { reason: reason.to_owned() }));
+        let at_ms = self.now_ms + self.random.below(50);
+        self.after(at_ms, number, What::ConnectMaster);
+    }
+
+    pub(super) fn ask(&mut self, number: usize, id: RequestId, request: Request) {
+        let latency = self.latency();
+        let (now_ms, process) = (self.now_ms, self.master.process);
+        let coordinator = &mut self.coordinators[number];
+        let Some(connection) = coordinator.master else { return };
+        coordinator.asked.insert(id);
+        coordinator.last_to_master_ms = coordinator.last_to_master_ms.max(now_ms + latency);
+        let at_ms = coordinator.last_to_master_ms;
+        self.after(at_ms, number, What::AtMaster { connection, process, request });
+        self.after(now_ms + MASTER_TIMEOUT_MS, number, What::MasterSilent { connection, request: id });
+    }
+
+    /// A request arrives, perhaps long after its sender gave up on it.
+    pub(super) fn at_master(&mut self, number: usize, life: u64, connection: u64, process: u64, request: Request) {
+        if !self.master.up || self.master.process != process {
+            return;
+        }
+        let held_ms = self.master.hung_until_ms.max(self.coordinators[number].cut_from_master_until_ms);
+        if held_ms > self.now_ms {
+            // In order still: what was sent later is held up as long, and comes after it in the queue. What was sent on a
+            // connection that was given up may well come after what is sent on the next.
+            let given_up = self.coordinators[number].master != Some(connection);
+            let late_ms = if given_up { connection % 8 * 60 } else { 0 };
+            self.sequence += 1;
+            let what = What::AtMaster { connection, process, request };
+            self.queue.insert((held_ms + late_ms, self.sequence), (number, life, what));
+            return;
+        }
+        if self.master.lease.as_ref().is_some_and(|(_, until_ms)| *until_ms <= self.now_ms) {
+            self.master.lease = None;
+        }
+        let holder = self.master.lease.as_ref().map(|(token, _)| token.clone());
+        let (id, event) = match request {
+            Request::Lease { request, instance, term, ttl_ms } => {
+                let token = lease_token(&instance, term);
+                let gained = holder.as_ref() != Some(&token);
+                let earlier = holder.as_ref().and_then(|holder| holder.split_once(':')).is_some_and(|(theirs, their_term)| {
+                    theirs == instance && their_term.parse::<u64>().is_ok_and(|their_term| their_term < term)
+                });
+                let answer = if !gained || holder.is_none() || earlier {
+                    self.master.lease = Some((token, self.now_ms + ttl_ms));
+                    LeaseAnswer::Held { gained, epoch: self.master.epoch, nodes: self.master.hash.len() }
+                } else {
+                    let left_ms = self.master.lease.as_ref().map(|(_, until_ms)| until_ms - self.now_ms);
+                    LeaseAnswer::Other { left_ms }
+                };
+                (request, Event::Leased { request, answer })
+            }
+            Request::Read { request } => {
+                (request, Event::MapRead { request, map: self.master.hash.clone(), epoch: self.master.epoch })
+            }
+            Request::Write(write) => {
+                let (request, stored) = (write.request, self.master.epoch.unwrap_or(0));
+                let answer = if holder.as_ref() != Some(&write.token) {
+                    WriteAnswer::Fenced
+                } else if write.epoch <= stored || write.expected.is_some_and(|nodes| nodes != self.master.hash.len()) {
+                    WriteAnswer::Stale { stored }
+                } else {
+                    self.write(number, write);
+                    WriteAnswer::Done
+                };
+                (request, Event::Wrote { request, answer })
+            }
+            Request::Release { token } => {
+                if holder == Some(token) {
+                    self.master.lease = None;
+                }
+                return;
+            }
+        };
+        let (answer, coordinator) = (What::MasterAnswers { connection, request: id, event }, &self.coordinators[number]);
+        if coordinator.life == life {
+            // Answers keep their order too, near enough: latencies are added to ever later moments.
+            let at_ms = self.now_ms + 1;
+            self.after(at_ms, number, answer);
+        }
+    }
+
+    /// A write is carried out: the one place where everybody sees what was decided.
+    fn write(&mut self, number: usize, write: MapWrite) {
+        let mut hash = match write.expected {
+            Some(_) => self.master.hash.clone(),
+            None => NodeMap::new(),
+        };
+        for name in &write.changed {
+            hash.insert(name.clone(), write.map[name].clone());
+        }
+        for name in &write.removed {
+            hash.remove(name);
+        }
+        self.note(|| format!("written: {} {:?}", write.epoch, shown::map(&write.map)));
+        let author = (number, self.coordinators[number].life);
+        let outcome = self.checker.wrote(&write, author, self.master.stored(), &hash, self.now_ms);
+        self.check(outcome);
+        self.master.hash = hash;
+        self.master.epoch = Some(write.epoch);
+        for number in 0..COORDINATORS {
+            if self.coordinators[number].bus {
+                let at_ms = self.now_ms + self.latency();
+                let heard = Event::MapHeard { map: write.map.clone(), epoch: Some(write.epoch) };
+                self.after(at_ms, number, What::Step(heard));
+            }
+        }
+    }
+}

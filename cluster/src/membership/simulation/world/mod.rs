@@ -1,0 +1,278 @@
+//! The world: a queue of what is to happen, and who it happens to.
+
+mod coordinator;
+mod fault;
+mod master;
+mod node;
+mod shown;
+
+use std::collections::BTreeMap;
+
+use coordinator::Coordinator;
+use master::{Master, Request};
+use node::{Command, Node};
+
+use super::{
+    checker::{Checker, Counts, Healed, Violation},
+    random::Random,
+};
+use crate::membership::{Event, LinkId, Now, Options, RequestId};
+
+const COORDINATORS: usize = 2;
+const NODES: usize = 4;
+const START_UNIX_MS: i64 = 1_795_000_000_000;
+const CALM_MS: u64 = 1_500;
+const FAULTS_MS: u64 = 8_000;
+const HEALING_MS: u64 = 9_000;
+const MASTER_TIMEOUT_MS: u64 = 300;
+
+fn options() -> Options {
+    Options {
+        ping_interval_ms: 250,
+        ping_timeout_ms: 600,
+        recheck_ms: 250,
+        agent_timeout_ms: 2_500,
+        forget_after_ms: 4_000,
+        lease_ms: 900,
+        lease_interval_ms: 250,
+        join_flush_timeout_ms: 1_000,
+        guest_flush_timeout_ms: 300,
+        settle_ms: 30,
+        flap_pause_ms: 50,
+        flap_pause_max_ms: 800,
+        flap_forgiven_after_ms: 3_000,
+        ..Options::default()
+    }
+}
+
+/// Which faults a seed plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    /// Everything, with clocks that are right.
+    Anything,
+    /// Clocks are wrong and jump. Nothing loses its memory: the clock is what such a loss is made up for with.
+    WrongClocks,
+    /// Master, coordinators and the channels fail, and no node does: then nothing may happen to the nodes.
+    ControlOnly,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Step(Event),
+    Tick(u64),
+    AtMaster { connection: u64, process: u64, request: Request },
+    MasterAnswers { connection: u64, request: RequestId, event: Event },
+    MasterSilent { connection: u64, request: RequestId },
+    ConnectMaster,
+    BusBack,
+    Connecting { node: usize, link: LinkId, until_ms: u64 },
+    AtNode { node: usize, link: LinkId, run_id: String, command: Command },
+    NodeAnswers { link: LinkId, event: Event },
+    LinkReset { link: LinkId },
+    Announce { node: usize },
+    Restart { node: usize },
+    MasterStarts,
+    CoordinatorStarts,
+    Fault,
+}
+
+pub(super) struct World {
+    seed: u64,
+    random: Random,
+    profile: Profile,
+    now_ms: u64,
+    queue: BTreeMap<(u64, u64), (usize, u64, What)>,
+    sequence: u64,
+    numbers: u64,
+    coordinators: Vec<Coordinator>,
+    nodes: Vec<Node>,
+    master: Master,
+    checker: Checker,
+    log: Vec<String>,
+    logging: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        World::with(seed, false)
+    }
+
+    /// One whose history can be read afterwards, and is printed where a check fails.
+    pub(super) fn logging(seed: u64) -> Self {
+        World::with(seed, true)
+    }
+
+    fn with(seed: u64, logging: bool) -> Self {
+        let mut random = Random(seed);
+        let profile = match random.below(4) {
+            0 => Profile::WrongClocks,
+            1 => Profile::ControlOnly,
+            _ => Profile::Anything,
+        };
+        let mut world = World {
+            seed,
+            profile,
+            random,
+            now_ms: 0,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            numbers: 0,
+            coordinators: Vec::new(),
+            nodes: Vec::new(),
+            master: Master::new(),
+            checker: Checker::new(options().settle_ms),
+            log: Vec::new(),
+            logging,
+        };
+        for number in 0..COORDINATORS {
+            let coordinator = world.coordinator(number);
+            world.coordinators.push(coordinator);
+            world.begin(number);
+        }
+        for node in 0..NODES {
+            let run_id = world.new_process();
+            world.nodes.push(Node::new(node, run_id));
+            let at_ms = world.random.below(200);
+            world.after(at_ms, 0, What::Announce { node });
+        }
+        world.after(CALM_MS, 0, What::Fault);
+        world
+    }
+
+    fn after(&mut self, at_ms: u64, coordinator: usize, what: What) {
+        let life = self.coordinators.get(coordinator).map_or(0, |coordinator| coordinator.life);
+        self.sequence += 1;
+        self.queue.insert((at_ms.max(self.now_ms), self.sequence), (coordinator, life, what));
+    }
+
+    fn latency(&mut self) -> u64 {
+        match self.random.below(20) {
+            0 => self.random.below(100),
+            _ => 1 + self.random.below(3),
+        }
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.logging {
+            let line = format!("{:>6} {}", self.now_ms, line());
+            self.log.push(line);
+        }
+    }
+
+    fn check(&self, outcome: Result<(), Violation>) {
+        let Err(what) = outcome else { return };
+        for line in &self.log {
+            println!("{line}");
+        }
+        panic!("seed {} ({:?}) at {} ms: {what}\nplay it again: VRC_SEED={}", self.seed, self.profile, self.now_ms, self.seed);
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.checker.counts
+    }
+
+    /// What happened, a line each.
+    pub(super) fn log(&self) -> &[String] {
+        &self.log
+    }
+
+    // ---- the course of time ----
+
+    /// Lets everything happen.
+    ///
+    /// # Panics
+    /// If something happens that must not.
+    pub(super) fn run(mut self) -> Self {
+        let end_ms = CALM_MS + FAULTS_MS + HEALING_MS;
+        while let Some(((at_ms, _), (coordinator, life, what))) = self.queue.pop_first() {
+            if at_ms > end_ms {
+                break;
+            }
+            self.now_ms = at_ms;
+            self.happen(coordinator, life, what);
+        }
+        self.check(self.checker.healed(&self.healed()));
+        self
+    }
+
+    fn healed(&self) -> Healed<'_> {
+        let now = Now { mono_ms: self.now_ms, unix_ms: 0 };
+        Healed {
+            leading: self.coordinators.iter().map(|coordinator| coordinator.membership.status(now).leading).collect(),
+            stored: self.master.stored(),
+            nodes: self.nodes.iter().map(|node| (node.name.as_str(), node.run_id.as_deref())).collect(),
+            nodes_were_well: self.profile == Profile::ControlOnly,
+        }
+    }
+
+    fn happen(&mut self, number: usize, life: u64, what: What) {
+        let of_world = matches!(
+            what,
+            What::Announce { .. } | What::Restart { .. } | What::MasterStarts | What::CoordinatorStarts | What::Fault
+        );
+        let on_its_way = matches!(what, What::AtMaster { .. } | What::AtNode { .. });
+        if !of_world && !on_its_way {
+            let coordinator = &self.coordinators[number];
+            if coordinator.life != life || !coordinator.running {
+                return;
+            }
+            if coordinator.paused_until_ms > self.now_ms {
+                // It lies in a socket's buffer until the process runs again.
+                let until_ms = coordinator.paused_until_ms;
+                return self.after(until_ms, number, what);
+            }
+        }
+        match what {
+            What::Step(event) => self.step(number, event),
+            What::Tick(ticks) => {
+                if self.coordinators[number].ticks == ticks {
+                    self.step(number, Event::Tick);
+                }
+            }
+            What::ConnectMaster => self.connect_master(number),
+            What::BusBack => {
+                if self.reaches_master(number) {
+                    self.coordinators[number].bus = true;
+                    self.step(number, Event::BusUp);
+                } else {
+                    self.after(self.now_ms + 150, number, What::BusBack);
+                }
+            }
+            What::AtMaster { connection, process, request } => self.at_master(number, life, connection, process, request),
+            What::MasterAnswers { connection, request, event } => {
+                let coordinator = &mut self.coordinators[number];
+                if coordinator.master == Some(connection) && coordinator.asked.remove(&request) {
+                    self.step(number, event);
+                }
+            }
+            What::MasterSilent { connection, request } => {
+                let coordinator = &self.coordinators[number];
+                if coordinator.master == Some(connection) && coordinator.asked.contains(&request) {
+                    self.lose_master(number, "no answer");
+                }
+            }
+            What::Connecting { node, link, until_ms } => self.connecting(number, node, link, until_ms),
+            What::AtNode { node, link, run_id, command } => self.at_node(number, life, node, link, run_id, command),
+            What::NodeAnswers { link, event } => {
+                if self.coordinators[number].links.contains_key(&link) {
+                    self.step(number, event);
+                }
+            }
+            What::LinkReset { link } => self.link_reset(number, link),
+            What::Announce { node } => self.announce(node),
+            What::Restart { node } => self.restart(node),
+            What::MasterStarts => {
+                self.note(|| "master starts".to_owned());
+                self.master.up = true;
+            }
+            What::CoordinatorStarts => {
+                if !self.coordinators[number].running {
+                    self.note(|| format!("c{number} starts"));
+                    self.coordinators[number] = self.coordinator(number);
+                    self.begin(number);
+                }
+            }
+            What::Fault => self.fault(),
+        }
+    }
+}

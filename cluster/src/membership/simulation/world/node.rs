@@ -1,0 +1,161 @@
+//! Nodes and their agents.
+
+use serde_json::Map;
+
+use super::{COORDINATORS, What, World};
+use crate::{
+    contract::{AgentBusMessage, Announcement, Endpoint},
+    membership::{Event, FlushId, LinkId, Loss, Scope, Server},
+};
+
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) run_id: Option<String>,
+    pub(super) paused_until_ms: u64,
+    pub(super) cut_until_ms: [u64; COORDINATORS],
+    pub(super) silent_until_ms: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Command {
+    Ping,
+    Flush { flush: FlushId, scope: Scope },
+}
+
+impl Node {
+    pub(super) fn new(number: usize, run_id: String) -> Self {
+        Node {
+            name: format!("n{number}:1"),
+            run_id: Some(run_id),
+            paused_until_ms: 0,
+            cut_until_ms: [0; COORDINATORS],
+            silent_until_ms: 0,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn new_process(&mut self) -> String {
+        self.numbers += 1;
+        format!("run{}", self.numbers)
+    }
+
+    pub(super) fn restart(&mut self, node: usize) {
+        if self.nodes[node].run_id.is_none() {
+            let run_id = self.new_process();
+            self.note(|| format!("n{node} starts as {run_id}"));
+            self.nodes[node].run_id = Some(run_id);
+        }
+    }
+
+    pub(super) fn connecting(&mut self, number: usize, node: usize, link: LinkId, until_ms: u64) {
+        if !self.coordinators[number].links.contains_key(&link) {
+            return;
+        }
+        let name = self.nodes[node].name.clone();
+        let held_ms = self.nodes[node].paused_until_ms.max(self.nodes[node].cut_until_ms[number]);
+        let event = match &self.nodes[node].run_id {
+            _ if held_ms > self.now_ms && held_ms < until_ms => {
+                return self.after(held_ms, number, What::Connecting { node, link, until_ms });
+            }
+            _ if held_ms > self.now_ms => {
+                let event = Event::LinkLost { name, link, reason: "no answer".to_owned(), loss: Loss::Silent };
+                return self.after(until_ms, number, What::NodeAnswers { link, event });
+            }
+            None => {
+                self.coordinators[number].links.remove(&link);
+                Event::LinkLost { name, link, reason: "connection refused".to_owned(), loss: Loss::Refused }
+            }
+            Some(run_id) => {
+                let run_id = run_id.clone();
+                self.coordinators[number].links.insert(link, (node, run_id.clone()));
+                Event::LinkOpened { name, link, server: Server { run_id, version: None, uptime_ms: None } }
+            }
+        };
+        self.step(number, event);
+    }
+
+    pub(super) fn tell(&mut self, number: usize, link: LinkId, command: Command) {
+        let Some((node, run_id)) = self.coordinators[number].links.get(&link).cloned() else { return };
+        let at_ms = self.now_ms + self.latency();
+        self.after(at_ms, number, What::AtNode { node, link, run_id, command });
+    }
+
+    pub(super) fn at_node(&mut self, number: usize, life: u64, node: usize, link: LinkId, run_id: String, command: Command) {
+        if self.nodes[node].run_id.as_ref() != Some(&run_id) {
+            return;
+        }
+        let held_ms = self.nodes[node].paused_until_ms.max(self.nodes[node].cut_until_ms[number]);
+        if held_ms > self.now_ms {
+            self.sequence += 1;
+            let what = What::AtNode { node, link, run_id, command };
+            self.queue.insert((held_ms, self.sequence), (number, life, what));
+            return;
+        }
+        let name = self.nodes[node].name.clone();
+        let event = match command {
+            Command::Ping => Event::Ponged { name, link },
+            Command::Flush { flush, .. } if self.nodes_fail() && self.random.below(20) == 0 => {
+                Event::FlushFailed { name, flush, reason: "MISCONF".to_owned() }
+            }
+            Command::Flush { flush, scope } => {
+                self.checker.flushed(&run_id, scope, self.now_ms);
+                Event::Flushed { name, flush }
+            }
+        };
+        if self.coordinators[number].life == life {
+            let at_ms = self.now_ms + self.latency();
+            self.after(at_ms, number, What::NodeAnswers { link, event });
+        }
+    }
+
+    pub(super) fn link_reset(&mut self, number: usize, link: LinkId) {
+        if let Some((node, _)) = self.coordinators[number].links.remove(&link) {
+            let name = self.nodes[node].name.clone();
+            self.step(number, Event::LinkLost { name, link, reason: "reset".to_owned(), loss: Loss::Broken });
+        }
+    }
+
+    pub(super) fn announce(&mut self, node: usize) {
+        let next_ms = self.now_ms + 300 + self.random.below(100);
+        self.after(next_ms, 0, What::Announce { node });
+        let Node { name, run_id: Some(run_id), silent_until_ms, paused_until_ms, .. } = &self.nodes[node] else { return };
+        if !self.master.up || self.master.hung_until_ms.max(*silent_until_ms).max(*paused_until_ms) > self.now_ms {
+            return;
+        }
+        let (host, port) = name.split_once(':').expect("host:port");
+        let announcement = Announcement {
+            config: Endpoint::new(host, port.parse().expect("a port")),
+            weight: 1.0,
+            name: None,
+            // Old agents do not say.
+            run_id: (node != 0).then(|| run_id.clone()),
+            version: None,
+            other: Map::new(),
+        };
+        self.say(&AgentBusMessage::NodeUp { node: announcement });
+    }
+
+    pub(super) fn say(&mut self, message: &AgentBusMessage) {
+        for number in 0..COORDINATORS {
+            if self.coordinators[number].bus && self.coordinators[number].cut_from_master_until_ms <= self.now_ms {
+                let at_ms = self.now_ms + self.latency();
+                self.after(at_ms, number, What::Step(Event::Heard(message.clone())));
+            }
+        }
+    }
+
+    pub(super) fn reset_links(&mut self, wanted: impl Fn(usize, usize) -> bool) {
+        for number in 0..COORDINATORS {
+            let links: Vec<(LinkId, usize)> =
+                self.coordinators[number].links.iter().map(|(link, (node, _))| (*link, *node)).collect();
+            let mut links: Vec<_> = links.into_iter().filter(|(_, node)| wanted(number, *node)).collect();
+            links.sort_unstable();
+            for (link, node) in links {
+                // A reset does not come through a cut.
+                let at_ms = (self.now_ms + self.latency()).max(self.nodes[node].cut_until_ms[number]);
+                self.after(at_ms, number, What::LinkReset { link });
+            }
+        }
+    }
+}
