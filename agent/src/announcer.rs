@@ -167,6 +167,7 @@ fn kind(message: &AgentBusMessage) -> &'static str {
         AgentBusMessage::NodeDown { .. } => "node_down",
         AgentBusMessage::NodeLeaving { .. } => "node_leaving",
         AgentBusMessage::NodeSuspect { .. } => "node_suspect",
+        AgentBusMessage::NodeWish { .. } => "node_wish",
         AgentBusMessage::LeaderLeft {} => "leader_left",
     }
 }

@@ -40,6 +40,7 @@ fn known(name: &str, endpoint: Endpoint, run_id: Option<String>) -> String {
         last_ping: None,
         run_id,
         version: None,
+        upkeep: Default::default(),
         other: serde_json::Map::new(),
     };
     serde_json::to_string(&node).unwrap()

@@ -63,6 +63,7 @@ pub fn node_map(count: usize) -> NodeMap {
                 last_ping: None,
                 run_id: None,
                 version: None,
+                upkeep: Default::default(),
                 other: Default::default(),
             };
             (name, node)

@@ -20,6 +20,9 @@ pub const EPOCH_KEY: &str = "rvolcluster:epoch";
 /// STRING in the master, with an expiry: the token of the coordinator that leads.
 pub const LEASE_KEY: &str = "rvolcluster:leader";
 
+/// Channel on which the leading coordinator answers one [`AgentBusMessage::NodeWish`]: this, and the wish's `id`. Ours.
+pub const ANSWER_BUS_PREFIX: &str = "RedisVolatileClusterAnswer:";
+
 /// All keys in the master that hold the cluster together, as opposed to data.
 pub const COORDINATION_KEYS: [&str; 3] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY];
 
@@ -106,9 +109,28 @@ pub struct Node {
     /// Version of its redis. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// What operators said of it, and what was planned. Ours.
+    #[serde(flatten)]
+    pub upkeep: Upkeep,
     /// Fields of other writers.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// What operators said of a node, and what was planned. It stands in the map, and so outlasts agents, coordinators and the master's memory.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upkeep {
+    /// When it was drained, in ms since the Unix epoch: it is not to be up until an operator says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<u64>,
+    /// When it left in good order, in ms since the Unix epoch; until it is up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+    /// The weight that its agent announces, where an operator has given it another. That one stands for as long as the agent
+    /// goes on to announce this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_weight: Option<f64>,
 }
 
 /// What an agent says of its node.
@@ -190,8 +212,67 @@ pub enum AgentBusMessage {
         /// What was seen, for the log.
         reason: String,
     },
+    /// An operator wants something of a node. Said again and again under the same id until it is answered, since the leader may
+    /// change. Ours.
+    NodeWish {
+        /// Names the wish, and the channel of its answers: see [`ANSWER_BUS_PREFIX`].
+        id: String,
+        /// The node's name.
+        name: String,
+        /// What is wanted.
+        wish: Wish,
+    },
     /// The leading coordinator stops; another may take the lease at once. Ours.
     LeaderLeft {},
+}
+
+/// What an operator wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "move", rename_all = "snake_case")]
+pub enum Wish {
+    /// It is to hold no keys until it is undrained.
+    Drain {
+        /// Even if it is the only one that is up.
+        force: bool,
+    },
+    /// It may be up again.
+    Undrain,
+    /// It is to have this weight, whatever its agent announces now.
+    Weight {
+        /// The weight.
+        weight: f64,
+    },
+    /// It is gone for good, and its keys get new homes.
+    Forget {
+        /// Even if it is up, or its agent still announces it.
+        force: bool,
+    },
+}
+
+/// What the leading coordinator says to a [`Wish`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum WishAnswer {
+    /// It is being carried out.
+    Taken {
+        /// What it waits for now.
+        waits_for: String,
+    },
+    /// The master's map is as wanted.
+    Done {
+        /// The map's epoch.
+        epoch: Epoch,
+        /// From hearing the wish to the map being published; 0 if it was so already.
+        took_ms: u64,
+        /// What else there is to know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// It will not be.
+    Refused {
+        /// Why.
+        reason: String,
+    },
 }
 
 #[cfg(test)]

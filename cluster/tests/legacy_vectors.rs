@@ -55,6 +55,7 @@ fn topology(case: &Case) -> Topology {
                 last_ping: None,
                 run_id: None,
                 version: None,
+                upkeep: Default::default(),
                 other: Default::default(),
             };
             (node.name.clone(), entry)

@@ -19,6 +19,7 @@ fn node(name: &str, weight: f64, up: bool) -> Node {
         last_ping: None,
         run_id: None,
         version: None,
+        upkeep: Default::default(),
         other: Default::default(),
     }
 }

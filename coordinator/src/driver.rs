@@ -165,6 +165,7 @@ impl Driver {
                 self.released = Some(released);
                 self.ask(Request::Release { token, done });
             }
+            Action::Answer { id, answer } => self.ask(Request::Answer { id, answer }),
             Action::Notice(notice) => self.log(&notice),
         }
     }

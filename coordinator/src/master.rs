@@ -11,8 +11,8 @@ use tracing::warn;
 use vrc_cluster::{
     client::MasterUrl,
     contract::{
-        AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage, EPOCH_KEY, EPOCH_MAX, Epoch, LEASE_KEY, NODE_SET_KEY, Node,
-        NodeMap,
+        AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, ClientBusMessage, EPOCH_KEY, EPOCH_MAX, Epoch, LEASE_KEY,
+        NODE_SET_KEY, Node, NodeMap, WishAnswer,
     },
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
@@ -30,6 +30,7 @@ pub(crate) enum Request {
     Lease { request: RequestId, instance: String, term: u64, ttl_ms: u64 },
     Read { request: RequestId },
     Write(MapWrite),
+    Answer { id: String, answer: WishAnswer },
     Release { token: String, done: oneshot::Sender<()> },
 }
 
@@ -37,7 +38,7 @@ impl Request {
     fn id(&self) -> RequestId {
         match self {
             Request::Lease { request, .. } | Request::Read { request } | Request::Write(MapWrite { request, .. }) => *request,
-            Request::Release { .. } => 0,
+            Request::Answer { .. } | Request::Release { .. } => 0,
         }
     }
 }
@@ -141,6 +142,11 @@ async fn perform(commands: &mut MultiplexedConnection, request: Request) -> Redi
             let answer: Vec<String> = write_command(&write)?.query_async(commands).await?;
             let answer = write_answer(&answer).ok_or_else(|| nonsense("write", &answer))?;
             Ok(Some(Event::Wrote { request: write.request, answer }))
+        }
+        Request::Answer { id, answer } => {
+            let channel = format!("{ANSWER_BUS_PREFIX}{id}");
+            redis::cmd("PUBLISH").arg(channel).arg(json(&answer)?).exec_async(commands).await?;
+            Ok(None)
         }
         Request::Release { token, done } => {
             let message = json(&AgentBusMessage::LeaderLeft {})?;

@@ -134,6 +134,7 @@ mod tests {
             last_ping: None,
             run_id: None,
             version: None,
+            upkeep: Default::default(),
             other: Default::default(),
         };
         let map: NodeMap = nodes.iter().map(|name| ((*name).to_owned(), node(name))).collect();

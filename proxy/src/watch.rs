@@ -132,6 +132,7 @@ fn known(node: &FixedNode) -> Node {
         last_ping: None,
         run_id: None,
         version: None,
+        upkeep: Default::default(),
         other: Default::default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::{agent, coordinator, log::Filter, proxy, status, up, where_key};
+use crate::{agent, coordinator, log::Filter, moves, proxy, status, up, where_key};
 
 /// Volatile Redis Cluster: many plain redis servers behind one address.
 #[derive(Debug, Parser)]
@@ -21,7 +21,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// What is logged to standard error: error, warn, info, debug, trace or off, or a filter such as `warn,vrc_proxy=debug`
-    /// [default: info; error for `up`, warn for `status` and `where`]
+    /// [default: info; error for `up`, warn for those that only ask or say something]
     #[arg(short = 'v', long = "log", global = true, value_name = "FILTER", env = "VRC_LOG", display_order = 900)]
     pub(crate) log: Option<Filter>,
 
@@ -45,6 +45,14 @@ pub(crate) enum Command {
     Status(Box<status::Args>),
     /// Show which node holds a key
     Where(Box<where_key::Args>),
+    /// Have the other nodes hold a node's keys, so that it can be worked on; no client notices
+    Drain(Box<moves::DrainArgs>),
+    /// Let a drained node be up again: it is emptied, and holds its keys as before
+    Undrain(Box<moves::UndrainArgs>),
+    /// Give a node another weight, whatever its agent announces; keys get new homes
+    Weight(Box<moves::WeightArgs>),
+    /// Remove a node that is gone for good; its keys get new homes
+    Forget(Box<moves::ForgetArgs>),
 }
 
 #[cfg(test)]

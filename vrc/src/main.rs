@@ -6,6 +6,7 @@ mod args;
 mod cli;
 mod coordinator;
 mod log;
+mod moves;
 mod node_map;
 mod output;
 mod proxy;
@@ -63,6 +64,10 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             Command::Proxy(args) => proxy::run(*args, &log, &shutdown).await,
             Command::Status(args) => status::run(*args, &log).await,
             Command::Where(args) => where_key::run(*args, &log).await,
+            Command::Drain(args) => moves::drain(*args, &log).await,
+            Command::Undrain(args) => moves::undrain(*args, &log).await,
+            Command::Weight(args) => moves::weight(*args, &log).await,
+            Command::Forget(args) => moves::forget(*args, &log).await,
         }
     })
 }

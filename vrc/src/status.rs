@@ -54,15 +54,27 @@ struct NodeReport {
     name: String,
     address: String,
     up: bool,
+    /// An operator drained it, or it left in good order.
+    planned: Option<Planned>,
     /// When it went up or down, in ms since the Unix epoch; unknown of a node that has only ever been up.
     since_ms: Option<u64>,
     weight: f64,
+    /// The weight that its agent announces, where an operator has given it another.
+    announced_weight: Option<f64>,
     /// The part of all keys that it holds now.
     share: f64,
     #[serde(flatten)]
     vitals: Option<Vitals>,
     /// Why it could not be asked.
     unreachable: Option<String>,
+}
+
+/// Why a node is down on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Planned {
+    Drained,
+    Left,
 }
 
 /// What a node says of itself.
@@ -119,9 +131,15 @@ fn report(name: &str, node: &Node, share: f64, answer: Result<Vitals, String>) -
         name: name.to_owned(),
         address: node.config.address(),
         up: node.up,
-        // 1 stands for "only ever up" in the contract.
-        since_ms: Some(node.state_change_time).filter(|time| *time > 1),
+        planned: match &node.upkeep {
+            _ if node.up => None,
+            upkeep if upkeep.drained.is_some() => Some(Planned::Drained),
+            upkeep => upkeep.left.map(|_| Planned::Left),
+        },
+        // 1 stands for "only ever up" in the contract, and for a change that was planned.
+        since_ms: Some(node.state_change_time).filter(|time| *time > 1).or(node.upkeep.drained).or(node.upkeep.left),
         weight: node.weight,
+        announced_weight: node.upkeep.announced_weight,
         share,
         vitals,
         unreachable,
@@ -213,9 +231,15 @@ fn show(report: &Report) {
             node.name.clone(),
             // Without a name of its own a node is named by its address.
             if node.name == node.address { String::new() } else { node.address.clone() },
-            if node.up { "up" } else { "down" }.to_owned(),
+            match node.planned {
+                _ if node.up => "up",
+                Some(Planned::Drained) => "drained",
+                Some(Planned::Left) => "left",
+                None => "down",
+            }
+            .to_owned(),
             since,
-            node.weight.to_string(),
+            node.announced_weight.map_or_else(|| node.weight.to_string(), |of_agent| format!("{} (not {of_agent})", node.weight)),
             percent(node.share),
             of_vitals(&|vitals| vitals.keys.to_string()),
             if has_guests { of_vitals(&|vitals| vitals.guest_keys.to_string()) } else { String::new() },

@@ -129,6 +129,7 @@ mod tests {
                     last_ping: Some(7),
                     run_id: None,
                     version: None,
+                    upkeep: Default::default(),
                     other: Default::default(),
                 };
                 ((*name).to_owned(), node)

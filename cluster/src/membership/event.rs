@@ -1,7 +1,7 @@
 //! What membership is told, and what it wants done.
 
 use super::Notice;
-use crate::contract::{AgentBusMessage, Endpoint, Epoch, NodeMap};
+use crate::contract::{AgentBusMessage, Endpoint, Epoch, NodeMap, WishAnswer};
 
 /// The time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,6 +269,13 @@ pub enum Action {
     },
     /// Write to the master.
     Write(MapWrite),
+    /// Tell the operator who has this wish what becomes of it. Nobody answers this.
+    Answer {
+        /// The wish's name.
+        id: String,
+        /// What becomes of it.
+        answer: WishAnswer,
+    },
     /// Tell the operator.
     Notice(Notice),
 }

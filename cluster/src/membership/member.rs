@@ -12,7 +12,7 @@ use super::{
     status::{NodeState, NodeStatus},
 };
 use crate::{
-    contract::{Announcement, Endpoint, Node},
+    contract::{Announcement, Endpoint, Node, Upkeep},
     membership::Book,
 };
 
@@ -39,6 +39,10 @@ pub(super) enum Cause {
     AgentSays(String),
     AgentSilent,
     Leaving,
+    /// An operator drains it.
+    Drained,
+    /// An operator says that it is gone for good.
+    Forgotten,
     IsMaster,
     /// A map that was lost may have shown it down.
     Uncertain,
@@ -53,6 +57,11 @@ impl Cause {
     /// Whether the same process answering again takes it back, as long as no map has shown it.
     fn revocable(&self) -> bool {
         matches!(self, Cause::Gone(_) | Cause::Silent(_) | Cause::Unflushed(_))
+    }
+
+    /// Whether somebody meant it: then its redis still answers, and its keys can move without anybody being refused them.
+    fn planned(&self) -> bool {
+        matches!(self, Cause::Leaving | Cause::Drained | Cause::Forgotten)
     }
 
     /// Whether it speaks against letting the node back soon.
@@ -71,6 +80,8 @@ impl std::fmt::Display for Cause {
             Cause::AgentSays(reason) => write!(f, "its agent says: {reason}"),
             Cause::AgentSilent => write!(f, "its agent is silent"),
             Cause::Leaving => write!(f, "it leaves in good order"),
+            Cause::Drained => write!(f, "an operator drains it"),
+            Cause::Forgotten => write!(f, "an operator forgets it"),
             Cause::IsMaster => write!(f, "it is the master itself"),
             Cause::Uncertain => write!(f, "a map that was lost with the master may have shown it down, so it is emptied"),
         }
@@ -132,7 +143,8 @@ pub(super) struct Member {
     endpoint: Endpoint,
     /// Where the map says it listens: follows `endpoint` when the process was verified there.
     shown_endpoint: Endpoint,
-    weight: f64,
+    pub(super) weight: f64,
+    pub(super) upkeep: Upkeep,
     other: Map<String, Value>,
     version: Option<String>,
     /// The process that was emptied when it last came up.
@@ -148,6 +160,8 @@ pub(super) struct Member {
     announced_at_ms: Option<u64>,
     /// Its agent said that it died or leaves: it is not back until its agent says so.
     gone: Option<Cause>,
+    /// An operator forgot it though its agent announces it: that counts for nothing until the agent has left or fallen silent.
+    pub(super) barred: bool,
     /// A run id in an announcement that was already checked against ours.
     contested: Option<String>,
     pub(super) refused: bool,
@@ -187,6 +201,7 @@ impl Member {
             shown_endpoint: endpoint.clone(),
             endpoint,
             weight,
+            upkeep: Upkeep::default(),
             other: Map::new(),
             version: None,
             run_id: None,
@@ -198,6 +213,7 @@ impl Member {
             listed: false,
             announced_at_ms: None,
             gone: None,
+            barred: false,
             contested: None,
             refused: false,
             link: Link::Idle { retry_at_ms: 0 },
@@ -220,6 +236,7 @@ impl Member {
         }
         self.shown_endpoint = node.config.clone();
         self.weight = node.weight;
+        self.upkeep = node.upkeep.clone();
         self.other = node.other.clone();
         self.version = node.version.clone();
         self.run_id = node.run_id.clone();
@@ -244,8 +261,9 @@ impl Member {
         if !node.up {
             self.published = Published::Down;
             // For a forget time that outlasts a change of leader; a clock that was wrong then cannot make it longer.
-            let ago_ms = now.unix_ms.saturating_sub(node.state_change_time).min(book.options.forget_after_ms).min(now.mono_ms);
-            let since_ms = if node.state_change_time > 1 { now.mono_ms - ago_ms } else { now.mono_ms };
+            let down_unix_ms = node.upkeep.left.unwrap_or(node.state_change_time);
+            let ago_ms = now.unix_ms.saturating_sub(down_unix_ms).min(book.options.forget_after_ms).min(now.mono_ms);
+            let since_ms = if down_unix_ms > 1 { now.mono_ms - ago_ms } else { now.mono_ms };
             self.standing = Standing::Down { since_ms, cause: Cause::NotYetUp };
             return;
         }
@@ -255,7 +273,7 @@ impl Member {
             self.take_down(Cause::Uncertain, now, book);
             return;
         }
-        if let Some(cause) = self.gone.clone() {
+        if let Some(cause) = self.gone.clone().or(self.upkeep.drained.map(|_| Cause::Drained)) {
             self.take_down(cause, now, book);
             return;
         }
@@ -306,6 +324,7 @@ impl Member {
             last_ping: self.last_ping_unix_ms,
             run_id: self.run_id.clone(),
             version: self.version.clone(),
+            upkeep: self.upkeep.clone(),
             other: self.other.clone(),
         })
     }
@@ -328,10 +347,7 @@ impl Member {
         if self.version.is_none() {
             self.version.clone_from(&announcement.version);
         }
-        if self.weight != announcement.weight {
-            self.weight = announcement.weight;
-            book.changed(&self.name, What::Altered, now);
-        }
+        self.hear_weight(announcement.weight, now, book);
         let announced = announcement.run_id.as_deref();
         let moved = self.endpoint != announcement.config;
         if moved {
@@ -359,6 +375,18 @@ impl Member {
         }
     }
 
+    /// An operator's weight stands while the agent only repeats itself; whoever speaks of another weight last is right.
+    fn hear_weight(&mut self, weight: f64, now: Now, book: &mut Book) {
+        if self.upkeep.announced_weight == Some(weight) {
+            return;
+        }
+        if self.weight != weight || self.upkeep.announced_weight.is_some() {
+            self.weight = weight;
+            self.upkeep.announced_weight = None;
+            book.changed(&self.name, What::Altered, now);
+        }
+    }
+
     /// Its agent says that it died, or leaves.
     pub(super) fn hear_gone(&mut self, run_id: Option<&str>, cause: Cause, now: Now, book: &mut Book) {
         let current = match &self.link {
@@ -371,6 +399,7 @@ impl Member {
             return;
         }
         self.gone = Some(cause.clone());
+        self.barred = false;
         self.flush = None;
         self.drop_link(now, book);
         if self.is_up() && book.leading {
@@ -380,6 +409,63 @@ impl Member {
         {
             *standing = cause;
         }
+    }
+
+    // ---- what operators want of it ----
+
+    pub(super) fn drain(&mut self, now: Now, book: &mut Book) {
+        self.upkeep.drained.get_or_insert(now.unix_ms.max(2));
+        self.drop_flush();
+        if self.is_up() {
+            self.take_down(Cause::Drained, now, book);
+        } else if let Standing::Down { cause, .. } = &mut self.standing {
+            *cause = Cause::Drained;
+            book.changed(&self.name, What::Altered, now);
+        }
+    }
+
+    pub(super) fn undrain(&mut self, now: Now, book: &mut Book) {
+        self.barred = false;
+        self.retry_link_at(now.mono_ms);
+        if self.upkeep.drained.take().is_some() {
+            // Back as it went, on purpose.
+            self.upkeep.left.get_or_insert(now.unix_ms.max(2));
+            book.changed(&self.name, What::Altered, now);
+        }
+    }
+
+    pub(super) fn reweigh(&mut self, weight: f64, now: Now, book: &mut Book) {
+        let announced = self.upkeep.announced_weight.unwrap_or(self.weight);
+        self.weight = weight;
+        self.upkeep.announced_weight = (announced != weight).then_some(announced);
+        book.changed(&self.name, What::Altered, now);
+    }
+
+    pub(super) fn forget(&mut self, now: Now, book: &mut Book) {
+        self.barred = self.announces(now, book);
+        self.drop_link(now, book);
+        self.drop_flush();
+        self.take_down(Cause::Forgotten, now, book);
+        self.upkeep = Upkeep::default();
+        self.listed = false;
+        book.changed(&self.name, What::Forgotten { cause: Cause::Forgotten.to_string() }, now);
+    }
+
+    /// Its agent has spoken of late, and not to say that it is gone.
+    pub(super) fn announces(&self, now: Now, book: &Book) -> bool {
+        self.gone.is_none() && self.recently_announced(now, book)
+    }
+
+    /// Why it is not up though nothing is said against it; `None` while it may be in a moment.
+    pub(super) fn hindrance(&self, now: Now, book: &Book) -> Option<String> {
+        if !self.announces(now, book) {
+            return Some("its agent does not announce it".to_owned());
+        }
+        if self.refused {
+            return Some(Cause::IsMaster.to_string());
+        }
+        let trouble = self.last_trouble.clone().filter(|_| self.link_failures > 1);
+        trouble.or_else(|| (self.flush_failures > 0).then(|| "it could not be emptied".to_owned()))
     }
 
     /// A proxy cannot use it.
@@ -570,7 +656,8 @@ impl Member {
         self.shown_endpoint = self.endpoint.clone();
         self.flush_failures = 0;
         let joined = !self.listed;
-        self.state_change_unix_ms = if joined { 1 } else { now.unix_ms };
+        let planned = self.upkeep.left.take().is_some();
+        self.state_change_unix_ms = if joined || planned { 1 } else { now.unix_ms };
         self.listed = true;
         self.standing = Standing::Up { since_ms: now.mono_ms, doubt_until_ms: None };
         book.changed(&self.name, What::Up { joined }, now);
@@ -621,7 +708,9 @@ impl Member {
             }
         }
         self.drop_flush();
-        self.state_change_unix_ms = now.unix_ms.max(2);
+        // Readers withhold the keys of a node that changed of late, if told to. What was meant needs no such caution.
+        self.state_change_unix_ms = if cause.planned() { 1 } else { now.unix_ms.max(2) };
+        self.upkeep.left = (cause == Cause::Leaving).then(|| now.unix_ms.max(2));
         if self.published == Published::Up {
             book.guest_need += 1;
         }
@@ -636,7 +725,7 @@ impl Member {
         let now_ms = now.mono_ms;
         match &mut self.link {
             Link::Idle { retry_at_ms } if *retry_at_ms <= now_ms => {
-                let wanted = self.gone.is_none() && self.recently_announced(now, book);
+                let wanted = self.announces(now, book) && !self.barred;
                 if self.is_up() || self.published == Published::Up || wanted {
                     self.connect(book.options.ping_timeout_ms, now, book);
                 }
@@ -713,6 +802,7 @@ impl Member {
         if let Standing::Down { since_ms, .. } = self.standing
             && self.listed
             && self.published == Published::Down
+            && self.upkeep.drained.is_none()
             && now_ms >= since_ms + book.options.forget_after_ms
         {
             self.listed = false;
@@ -734,6 +824,8 @@ impl Member {
             && !self.refused
             && self.flush.is_none()
             && self.gone.is_none()
+            && !self.barred
+            && self.upkeep.drained.is_none()
             // What readers were told to take from others must not be written here any more: the map that says so stands. A new
             // leader's first map says it of every node that some lost map may have shown up.
             && self.published != Published::Up
@@ -822,8 +914,8 @@ impl Member {
     pub(super) fn deadline_ms(&self, now: Now, book: &Book) -> Option<u64> {
         let link_ms = match &self.link {
             Link::Idle { retry_at_ms } => {
-                let wanted = self.is_up() || self.published == Published::Up || self.recently_announced(now, book);
-                wanted.then_some(*retry_at_ms)
+                let wanted = self.announces(now, book) && !self.barred;
+                (self.is_up() || self.published == Published::Up || wanted).then_some(*retry_at_ms)
             }
             Link::Opening { until_ms, .. } => Some(*until_ms),
             Link::Open(open) => {
@@ -844,6 +936,7 @@ impl Member {
             Standing::Up { doubt_until_ms: Some(_), .. } => (NodeState::Doubtful, self.last_trouble.clone()),
             Standing::Up { .. } => (NodeState::Up, None),
             Standing::Down { .. } if self.refused => (NodeState::Refused, Some(Cause::IsMaster.to_string())),
+            Standing::Down { .. } if self.upkeep.drained.is_some() => (NodeState::Drained, None),
             Standing::Down { .. } if self.gone == Some(Cause::Leaving) => (NodeState::Left, None),
             Standing::Down { .. } if self.flush.is_some() => (NodeState::Joining, None),
             Standing::Down { .. } if self.held_until_ms > now.mono_ms && matches!(self.link, Link::Open(_)) => {

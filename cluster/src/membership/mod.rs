@@ -17,6 +17,9 @@
 //!   before a map said so, is up: nobody was told otherwise. A new leader takes the master's map as what was said, checks each node that is
 //!   up in it by its run id, and only then publishes. Nothing is flushed for a change of leader or a restart of the master.
 //! - **A connection that was merely cut costs nothing**: a new one is tried first, and refused at once by a redis that died.
+//! - **An operator's word stands in the map**, so it outlasts whoever took it: a drained node is down until it is undrained, and
+//!   an operator's weight stands until the agent announces another than before. A change that was meant is published with
+//!   the state change time 1, by which readers that withhold the keys of changed nodes know that they need not.
 //! - **Silence of all is not believed**: when every node goes silent at once it is rather our own network.
 
 mod event;
@@ -24,6 +27,7 @@ mod member;
 mod notice;
 mod options;
 mod status;
+mod wishes;
 
 #[cfg(test)]
 mod simulation;
@@ -39,6 +43,7 @@ use member::{Cause, Member, Published};
 pub use notice::{Change, Level, Notice, What};
 pub use options::{NAME_LEN_MAX, NODES_MAX, Options, STEP_AT_LEAST_EVERY_MS, WEIGHTS};
 pub use status::{NodeState, NodeStatus, Status};
+use wishes::Wishes;
 
 use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Epoch, Node, NodeMap};
 
@@ -50,6 +55,7 @@ pub struct Membership {
     book: Book,
     lease: Lease,
     members: BTreeMap<String, Member>,
+    wishes: Wishes,
     last_step: Option<Now>,
 }
 
@@ -217,6 +223,7 @@ impl Membership {
                 told: None,
             },
             members: BTreeMap::new(),
+            wishes: Wishes::default(),
             last_step: None,
         }
     }
@@ -577,6 +584,7 @@ impl Membership {
                     self.with(&name, |member, book| member.suspect(now, book));
                 }
             }
+            AgentBusMessage::NodeWish { id, name, wish } => self.wished(id, &name, wish, now),
             AgentBusMessage::LeaderLeft {} => self.lease.next_at_ms = now.mono_ms,
         }
     }
@@ -637,6 +645,7 @@ impl Membership {
             self.flush_guests(now);
             self.write(now);
         }
+        self.answer_wishes(now);
         let book = &mut self.book;
         self.members.retain(|_, member| {
             let forgotten = member.is_forgotten(now, book);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::contract::Epoch;
+use crate::contract::{Epoch, Wish};
 
 /// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +93,13 @@ pub enum Notice {
         /// What is wrong with it.
         reason: String,
     },
+    /// An operator wants something, and gets it.
+    Wished {
+        /// The node's name.
+        name: String,
+        /// What is wanted.
+        wish: Wish,
+    },
     /// Every node went silent at once; that is not published.
     AllSilent {
         /// How many nodes.
@@ -142,7 +149,9 @@ impl Notice {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Notice::Leads { .. } | Notice::StandsBy | Notice::MasterBack | Notice::StoodStill { .. } => Level::Info,
+            Notice::Leads { .. } | Notice::StandsBy | Notice::MasterBack | Notice::StoodStill { .. } | Notice::Wished { .. } => {
+                Level::Info
+            }
             Notice::Published { changes, .. } => {
                 let bad = changes.iter().any(|change| matches!(change.what, What::Down { .. }));
                 if bad { Level::Warn } else { Level::Info }
@@ -231,6 +240,12 @@ impl fmt::Display for Notice {
                 write!(f, "node {name} cannot be reached from here, though its agent announces it: {reason}")
             }
             Notice::BadAnnouncement { name, reason } => write!(f, "an announcement of {name:?} is ignored: {reason}"),
+            Notice::Wished { name, wish } => match wish {
+                Wish::Drain { .. } => write!(f, "an operator drains node {name}"),
+                Wish::Undrain => write!(f, "an operator lets node {name} be up again"),
+                Wish::Weight { weight } => write!(f, "an operator gives node {name} the weight {weight}"),
+                Wish::Forget { .. } => write!(f, "an operator forgets node {name}"),
+            },
             Notice::AllSilent { nodes } => write!(
                 f,
                 "all {nodes} nodes went silent at once: that is rather this host's network; nothing is published until one answers or their agents are silent too"

@@ -78,6 +78,13 @@ pub const STEP_AT_LEAST_EVERY_MS: u64 = 250;
 /// Started this long before it was last seen empty: allows for clocks of different hosts, and uptimes in whole seconds.
 pub(super) const UPTIME_SLACK_MS: u64 = 5_000;
 
+/// Operators' wishes that are carried out at a time; a bound on what a stray program can do.
+pub(super) const WISHES_MAX: usize = 64;
+/// The id of a wish has at most so many bytes.
+pub(super) const WISH_ID_LEN_MAX: usize = 64;
+/// A wish that has not been said again for so long is nobody's any more.
+pub(super) const WISH_SAID_AGAIN_MS: u64 = 10_000;
+
 /// More nodes than this are not taken in: a bound on what a stray agent can do, far above any real cluster.
 pub const NODES_MAX: usize = 10_000;
 /// A node's name has at most so many bytes.

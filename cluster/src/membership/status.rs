@@ -52,6 +52,8 @@ pub enum NodeState {
     Down,
     /// It went down too often of late, and waits.
     HeldBack,
+    /// An operator drained it.
+    Drained,
     /// Went in good order.
     Left,
     /// It is the master itself.

@@ -8,7 +8,9 @@ use super::{
     Action, Event, FlushId, LeaseAnswer, Level, LinkId, Loss, MapWrite, Membership, NODES_MAX, NodeState, Notice, Now, Options,
     RequestId, STEP_AT_LEAST_EVERY_MS, Scope, Server, WriteAnswer,
 };
-use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Endpoint, Epoch, Node, NodeMap};
+use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Endpoint, Epoch, Node, NodeMap, Wish, WishAnswer};
+
+mod moves;
 
 const UNIX_MS: u64 = 1_795_000_000_000;
 
@@ -29,6 +31,7 @@ struct Rig {
     stored: (NodeMap, Option<Epoch>),
     lease: LeaseReply,
     notices: Vec<Notice>,
+    answers: Vec<WishAnswer>,
     actions: Vec<Action>,
 }
 
@@ -60,6 +63,7 @@ impl Rig {
             stored: (NodeMap::new(), None),
             lease: LeaseReply::Ours,
             notices: Vec::new(),
+            answers: Vec::new(),
             actions: Vec::new(),
         }
     }
@@ -131,6 +135,7 @@ impl Rig {
                 self.write = Some(write.clone());
                 return (!self.hold_writes).then(|| self.wrote());
             }
+            Action::Answer { answer, .. } => self.answers.push(answer.clone()),
             Action::Notice(notice) => self.notices.push(notice.clone()),
         }
         None
@@ -245,6 +250,7 @@ fn node(name: &str, up: bool, run_id: Option<&str>) -> Node {
         last_ping: None,
         run_id: run_id.map(str::to_owned),
         version: None,
+        upkeep: Default::default(),
         other: Map::new(),
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn node(name: &str, up: bool) -> Node {
         last_ping: None,
         run_id: None,
         version: None,
+        upkeep: Default::default(),
         other: Default::default(),
     }
 }

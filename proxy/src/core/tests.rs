@@ -29,6 +29,7 @@ fn node(name: &str, up: bool) -> Node {
         last_ping: None,
         run_id: None,
         version: None,
+        upkeep: Default::default(),
         other: Default::default(),
     }
 }

@@ -3,5 +3,6 @@
 mod cluster_up;
 mod failover;
 mod keys;
+mod moves;
 mod show;
 mod support;

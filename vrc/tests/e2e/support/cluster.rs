@@ -29,7 +29,7 @@ impl Default for Fleet {
 /// A running cluster. Fields are dropped in order: proxies first, servers last.
 pub(crate) struct Cluster {
     pub(crate) proxies: Vec<Proxy>,
-    _coordinator: Process,
+    pub(crate) coordinator: Process,
     /// By node name.
     pub(crate) nodes: BTreeMap<String, ClusterNode>,
     pub(crate) master: RedisServer,
@@ -41,7 +41,7 @@ pub(crate) struct Proxy {
 }
 
 pub(crate) struct ClusterNode {
-    _agent: Process,
+    pub(crate) agent: Process,
     pub(crate) redis: RedisServer,
 }
 
@@ -64,12 +64,12 @@ impl Cluster {
             let (port, weight) = (redis.port().to_string(), weight.to_string());
             let agent =
                 Process::vrc(&["agent", "-h", "127.0.0.1", "-p", &port, "-w", &weight, "-H", "127.0.0.1", "-P", &master_port]);
-            (format!("127.0.0.1:{port}"), ClusterNode { _agent: agent, redis })
+            (format!("127.0.0.1:{port}"), ClusterNode { agent, redis })
         });
         let nodes: BTreeMap<_, _> = nodes.collect();
         let proxies =
             (0..fleet.proxies).map(|_| Proxy::start(&["--master", &format!("redis://127.0.0.1:{master_port}")])).collect();
-        let cluster = Cluster { proxies, _coordinator: coordinator, nodes, master };
+        let cluster = Cluster { proxies, coordinator, nodes, master };
         cluster.await_up(fleet.weights.len());
         for proxy in &cluster.proxies {
             cluster.await_served(proxy, LONG);

@@ -1,6 +1,7 @@
 //! What the tests stand on. Everything that is started ends with the value that stands for it, also when a test fails.
 
 mod cluster;
+mod load;
 mod process;
 mod redis_server;
 
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub(crate) use cluster::{Cluster, Fleet, Proxy, locate};
+pub(crate) use load::Load;
 pub(crate) use process::{Process, is_running, pid, vrc};
 pub(crate) use redis_server::RedisServer;
 

@@ -1,0 +1,160 @@
+//! What operators do to a cluster at work, and no client notices.
+
+use serde_json::Value;
+
+use crate::support::{Cluster, Fleet, LONG, Load, Process, RedisServer, eventually};
+
+/// Replies between two moves: enough that every key was read and written.
+const BETWEEN: u64 = 5_000;
+
+fn run(args: &[&str]) -> (Option<i32>, String) {
+    let mut process = Process::vrc(args);
+    let code = process.end(LONG).code();
+    (code, process.output())
+}
+
+/// Carries out a move, and returns what it said.
+#[track_caller]
+fn carry_out(cluster: &Cluster, args: &[&str]) -> String {
+    let port = cluster.master.port().to_string();
+    let (code, output) = run(&[args, &["-p", &port]].concat());
+    assert_eq!(code, Some(0), "{args:?}: {output}");
+    assert_eq!(output.lines().count(), 1, "{output}");
+    output
+}
+
+#[track_caller]
+fn refused(cluster: &Cluster, args: &[&str]) -> String {
+    let port = cluster.master.port().to_string();
+    let (code, output) = run(&[args, &["-p", &port]].concat());
+    assert_eq!((code, output.lines().count()), (Some(1), 1), "{args:?}: {output}");
+    assert!(output.starts_with("vrc: "), "{output}");
+    output
+}
+
+fn status(cluster: &Cluster) -> Value {
+    let (code, output) = run(&["status", "--json", "-p", &cluster.master.port().to_string()]);
+    assert_eq!(code, Some(0), "{output}");
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+fn of_node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    status["nodes"].as_array().unwrap().iter().find(|node| node["name"] == name).expect("a known node")
+}
+
+#[test]
+fn no_client_notices_what_operators_do() {
+    let cluster = Cluster::start(&Fleet { proxies: 2, ..Fleet::default() });
+    let names: Vec<&str> = cluster.nodes.keys().map(String::as_str).collect();
+    let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
+    let load = Load::start(&ports, 2);
+    load.await_replies(BETWEEN);
+
+    let told = carry_out(&cluster, &["drain", names[0]]);
+    assert!(told.starts_with(&format!("node {} is drained: others hold its keys (epoch ", names[0])), "{told}");
+    load.await_replies(BETWEEN);
+    let shown = status(&cluster);
+    let drained = of_node(&shown, names[0]);
+    assert_eq!((&drained["up"], &drained["planned"], &drained["share"]), (&false.into(), &"drained".into(), &0.0.into()));
+    assert!(drained["since_ms"].is_u64() && drained["unreachable"].is_null(), "its redis still runs: {drained}");
+    assert!(carry_out(&cluster, &["drain", names[0]]).contains("already so"));
+
+    let told = carry_out(&cluster, &["undrain", names[0]]);
+    assert!(told.contains("was emptied and is up"), "{told}");
+    load.await_replies(BETWEEN);
+    cluster.await_up(4);
+
+    carry_out(&cluster, &["weight", names[1], "3"]);
+    load.await_replies(BETWEEN);
+    let shown = status(&cluster);
+    let heavy = of_node(&shown, names[1]);
+    assert_eq!((&heavy["weight"], &heavy["announced_weight"]), (&3.0.into(), &1.0.into()));
+    assert!((heavy["share"].as_f64().unwrap() - 0.5).abs() < 0.05, "{heavy}");
+
+    carry_out(&cluster, &["forget", names[2], "--force"]);
+    load.await_replies(BETWEEN);
+    assert_eq!(status(&cluster)["nodes"].as_array().unwrap().len(), 3);
+
+    let tally = load.finish();
+    println!("{tally:?}");
+    assert!(tally.errors.is_empty() && tally.stale.is_empty(), "{tally:?}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_one_line() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 0 });
+    let names: Vec<String> = cluster.nodes.keys().cloned().collect();
+    let told = refused(&cluster, &["drain", "nobody"]);
+    assert!(told.contains("no node is called nobody") && told.contains(&names[1]), "{told}");
+    assert!(refused(&cluster, &["forget", &names[0]]).contains("is up; drain it"));
+    carry_out(&cluster, &["drain", &names[0]]);
+    assert!(refused(&cluster, &["drain", &names[1]]).contains("the only node that is up"));
+    assert!(refused(&cluster, &["forget", &names[0]]).contains("still announces it"));
+    for (args, text) in [(&["weight", "x", "0"][..], "not a weight"), (&["weight", "x"], "WEIGHT"), (&["drain"], "NODE")] {
+        let (code, output) = run(args);
+        assert!(code == Some(2) && output.contains(text), "{output}");
+    }
+
+    cluster.coordinator.kill();
+    let told = refused(&cluster, &["undrain", &names[0], "--timeout", "1500ms"]);
+    assert!(told.contains("no coordinator leads"), "{told}");
+    cluster.master.kill();
+    let told = refused(&cluster, &["undrain", &names[0]]);
+    assert!(told.contains("onnection refused"), "{told}");
+}
+
+#[test]
+fn a_forgotten_node_is_gone_until_its_agent_is_started_again() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0, 1.0], proxies: 1 });
+    let name = cluster.nodes.keys().next().unwrap().clone();
+    carry_out(&cluster, &["drain", &name]);
+    let mut node = cluster.nodes.remove(&name).unwrap();
+    node.agent.signal(rustix::process::Signal::TERM);
+    assert_eq!(node.agent.end(LONG).code(), Some(0));
+    let told = carry_out(&cluster, &["forget", &name]);
+    assert!(told.contains("is forgotten: its keys have new homes"), "{told}");
+    assert!(refused(&cluster, &["undrain", &name]).contains("no node is called"));
+    let port = node.redis.port().to_string();
+    let _agent = Process::vrc(&["agent", "-p", &port, "-P", &cluster.master.port().to_string()]);
+    cluster.await_up(3);
+}
+
+/// The map carries what operators said, whoever is there to read it.
+#[test]
+fn what_operators_said_outlasts_agents_coordinators_and_the_master() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 0 });
+    let names: Vec<String> = cluster.nodes.keys().cloned().collect();
+    carry_out(&cluster, &["drain", &names[0]]);
+    carry_out(&cluster, &["weight", &names[1], "2.5"]);
+    let is_kept = |cluster: &Cluster| {
+        let shown = status(cluster);
+        let nodes = (of_node(&shown, &names[0]).clone(), of_node(&shown, &names[1]).clone());
+        nodes.0["planned"] == "drained" && nodes.1["weight"] == 2.5 && nodes.1["up"] == true
+    };
+    let master = cluster.master.port().to_string();
+
+    cluster.coordinator.kill();
+    cluster.coordinator = Process::vrc(&["coordinator", "-p", &master]);
+    cluster.coordinator.line_with("this coordinator leads", LONG);
+    cluster.master.kill();
+    cluster.master.restart();
+    cluster.coordinator.line_with("is written back", LONG);
+    eventually("the map", LONG, || (status_nodes(&cluster) == 2).then_some(()));
+    assert!(is_kept(&cluster), "{}", status(&cluster));
+
+    let node = cluster.nodes.get_mut(&names[1]).unwrap();
+    node.agent.kill();
+    node.agent = Process::vrc(&["agent", "-p", &node.redis.port().to_string(), "-P", &master]);
+    node.agent.line_with("connected to the master", LONG);
+    // A node that comes in later shows that the announcement before was heard.
+    let redis = RedisServer::start();
+    let _agent = Process::vrc(&["agent", "-p", &redis.port().to_string(), "-P", &master]);
+    cluster.await_up(2);
+    assert!(is_kept(&cluster), "{}", status(&cluster));
+}
+
+fn status_nodes(cluster: &Cluster) -> usize {
+    let (_, output) = run(&["status", "--json", "-p", &cluster.master.port().to_string()]);
+    let report: Value = serde_json::from_str(&output).unwrap_or_default();
+    report["nodes"].as_array().map_or(0, Vec::len)
+}
