@@ -2,7 +2,7 @@
 //!
 //! A failed part fails the whole: its error is the reply, never a short or shifted result.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use crate::{
     command::{Merge, Split},
@@ -20,6 +20,8 @@ enum Rule {
     SumPairs,
     And,
     First,
+    /// As [`Rule::Concat`], but each element once.
+    Distinct,
     /// `SCAN`: one part, whose cursor is replaced.
     Scan,
     /// One value that is not null, from part `number` on in turn.
@@ -56,6 +58,8 @@ pub struct Join {
     number: i64,
     /// [`Rule::And`] over arrays, and the sums of [`Rule::SumPairs`].
     numbers: Vec<i64>,
+    /// See [`Join::correct_by`].
+    corrections: Vec<i64>,
     /// [`Rule::Scan`]: the client's cursor for a node's.
     next_cursor: Option<NextCursor>,
     /// Type byte of the first reply that was no error; 0 before it came.
@@ -74,6 +78,7 @@ impl Default for Join {
             bytes: Vec::new(),
             number: 0,
             numbers: Vec::new(),
+            corrections: Vec::new(),
             next_cursor: None,
             kind: 0,
             error: Vec::new(),
@@ -108,11 +113,18 @@ impl Join {
                 Merge::Min => Rule::Min,
                 Merge::Max => Rule::Max,
                 Merge::Concat => Rule::Concat,
+                Merge::Distinct => Rule::Distinct,
                 Merge::SumPairs => Rule::SumPairs,
                 Merge::And => Rule::And,
             },
             parts,
         );
+    }
+
+    /// What is to be added to each sum in turn, where that is not 0; nothing sinks below 0. For counts in which each of several that
+    /// share one subscription is to be counted.
+    pub fn correct_by(&mut self, corrections: impl IntoIterator<Item = i64>) {
+        self.corrections.extend(corrections);
     }
 
     /// Starts over for a SCAN of one node: `next_cursor` makes of that node's cursor the one that the client gets.
@@ -138,6 +150,7 @@ impl Join {
         self.bytes.clear();
         self.number = 0;
         self.numbers.clear();
+        self.corrections.clear();
         self.kind = 0;
         self.error.clear();
     }
@@ -196,7 +209,16 @@ impl Join {
                     out.extend_from_slice(&self.bytes[start as usize..(start + len) as usize]);
                 }
             }
-            Rule::Sum | Rule::Min | Rule::Max => encode::integer(out, self.number),
+            Rule::Sum => encode::integer(out, self.corrected(self.number, 0)),
+            Rule::Min | Rule::Max => encode::integer(out, self.number),
+            Rule::Distinct => {
+                // In the order in which they came first.
+                let mut seen = HashSet::new();
+                let elements = self.elements.iter().map(|&(start, len)| &self.bytes[start as usize..(start + len) as usize]);
+                let distinct: Vec<_> = elements.filter(|element| seen.insert(*element)).collect();
+                encode::header(out, self.kind, distinct.len());
+                distinct.into_iter().for_each(|element| out.extend_from_slice(element));
+            }
             Rule::Concat => {
                 encode::header(out, self.kind, self.number as usize);
                 out.extend_from_slice(&self.bytes);
@@ -214,9 +236,9 @@ impl Join {
             }
             Rule::SumPairs => {
                 encode::array(out, self.numbers.len() * 2);
-                for (&(start, len), &number) in self.elements.iter().zip(&self.numbers) {
+                for (at, (&(start, len), &number)) in self.elements.iter().zip(&self.numbers).enumerate() {
                     out.extend_from_slice(&self.bytes[start as usize..(start + len) as usize]);
-                    encode::integer(out, number);
+                    encode::integer(out, self.corrected(number, at));
                 }
             }
             Rule::And if self.kind == b':' => encode::integer(out, self.number),
@@ -228,6 +250,11 @@ impl Join {
             }
             Rule::First | Rule::AnyOk => out.extend_from_slice(&self.bytes),
         }
+    }
+
+    fn corrected(&self, sum: i64, at: usize) -> i64 {
+        let correction = self.corrections.get(at).copied().unwrap_or(0);
+        if sum == 0 { 0 } else { sum.saturating_add(correction).max(0) }
     }
 
     fn fail(&mut self, error: &[u8]) {
@@ -259,6 +286,13 @@ impl Join {
             Rule::Concat => {
                 for element in array_elements(reply)? {
                     self.number += 1;
+                    self.bytes.extend_from_slice(element);
+                }
+                Some(())
+            }
+            Rule::Distinct => {
+                for element in array_elements(reply)? {
+                    self.elements.push((u32::try_from(self.bytes.len()).ok()?, u32::try_from(element.len()).ok()?));
                     self.bytes.extend_from_slice(element);
                 }
                 Some(())

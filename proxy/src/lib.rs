@@ -4,6 +4,7 @@
 //! connections; nothing is shared between workers but the topology and counters.
 
 mod admin;
+mod audience;
 mod config;
 mod connect;
 mod core;

@@ -47,6 +47,8 @@ pub(crate) const GUEST_OFFSET: u8 = 8;
 
 /// How long between two looks at what is overdue, in ms.
 pub(crate) const TICK_MS: u64 = 50;
+/// How often a node is asked whether it is there on a connection that only listens to it, in ms.
+pub(crate) const LISTENER_PING_MS: u64 = 1_000;
 /// First and longest pause between two attempts to connect to a node, in ms.
 pub(crate) const RECONNECT_MS_MIN: u64 = 20;
 /// See [`RECONNECT_MS_MIN`].

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::audience::Audience;
+
 /// Whether a number only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -95,11 +97,12 @@ counters! {
 #[derive(Debug, Default)]
 pub(crate) struct AllStats {
     workers: Vec<std::sync::Arc<Stats>>,
+    pub(crate) audience: Audience,
 }
 
 impl AllStats {
     pub(crate) fn new(workers: usize) -> Self {
-        AllStats { workers: (0..workers).map(|_| Default::default()).collect() }
+        AllStats { workers: (0..workers).map(|_| Default::default()).collect(), audience: Audience::default() }
     }
 
     pub(crate) fn of(&self, worker: usize) -> std::sync::Arc<Stats> {

@@ -219,6 +219,8 @@ pub enum Merge {
     Max,
     /// The arrays (or sets) one after the other.
     Concat,
+    /// Likewise, each element once.
+    Distinct,
     /// Arrays of names, each with an integer behind it: the integers of each name's place are added up (PUBSUB NUMSUB).
     SumPairs,
     /// The first reply that came, once none was an error.

@@ -54,6 +54,8 @@ impl Core {
         match session.slot(waiter.sequence) {
             Some(Slot::Waiting) => session.answer(waiter.sequence, |out| out.extend_from_slice(reply)),
             Some(Slot::Join(join)) => self.deliver_part(waiter, join, reply),
+            Some(Slot::Exec) => self.exec_answered(waiter, reply),
+            Some(Slot::Publish) => self.publish_answered(waiter, reply),
             Some(Slot::Ready { .. }) | None => debug_assert!(false, "a command is answered once"),
         }
         self.answered(waiter.session);

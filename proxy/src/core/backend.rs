@@ -116,6 +116,8 @@ pub(crate) struct Backend {
     pub(crate) unreachable: Option<(u64, Box<str>)>,
     /// What it is held for, if it is one session's alone.
     pub(crate) hold: Option<Hold>,
+    /// When it was last asked whether it is there.
+    pub(crate) pinged_ms: u64,
     /// Stands in the worker's list of backends with output.
     pub(crate) dirty: bool,
     /// An unfinished reply.
@@ -142,6 +144,7 @@ impl Backend {
             failures: 0,
             unreachable: None,
             hold: None,
+            pinged_ms: 0,
             dirty: false,
             input: Vec::new(),
             framer: ReplyFramer::default(),

@@ -4,7 +4,7 @@ use vrc_cluster::{
     command::{self, Categories, Command, Merge, Split, Unresolved, Way},
     merge::Join,
     resp::{Args, Frame, Proto, RequestFramer, encode, parse_integer},
-    route::{Refusal, Route},
+    route::{self, Refusal, Route},
     topology::{NodeIndex, Owner},
 };
 
@@ -326,6 +326,12 @@ impl Core {
                 Some(backend) => self.requeue(backend, waiter, args.bytes()),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
+            (Ok(Route::Session), _) if matches!(command.name, "publish" | "spublish") => {
+                match route::owner(self.topology.place(&args[1]), &self.topology) {
+                    Ok(owner) => self.queue_again(Owner { guest: false, ..owner }, lane, waiter, args.bytes()),
+                    Err(refusal) => self.fail(waiter, &refusal.to_string()),
+                }
+            }
             (Ok(Route::Session), _) => match origin {
                 Some(backend) => self.requeue(backend, waiter, args.bytes()),
                 None if command.way == Way::Scan => self.scan_past(waiter),

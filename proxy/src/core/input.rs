@@ -170,7 +170,7 @@ impl Core {
                 Some(Pause::Backlog(backend)) => self.backends[backend as usize].has_ample_room(),
                 None => true,
             };
-            if !ready {
+            if !ready || !self.is_done_aside(id.index) {
                 at += 1;
                 continue;
             }

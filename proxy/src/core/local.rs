@@ -12,8 +12,8 @@ use vrc_cluster::{
 
 use super::{
     ClientFilter, Core, Effect, Flow,
-    pubsub::Kind,
     session::{Peer, Session, Slot},
+    topics::Kind,
 };
 
 /// What the proxy calls itself where redis gives its version; raised to nothing less by what the nodes run.

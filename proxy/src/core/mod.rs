@@ -9,7 +9,9 @@
 //! - Nothing a client or a node sends can make it panic or grow without bound.
 
 mod answer;
+mod aside;
 mod backend;
+mod events;
 mod forward;
 mod info;
 mod input;
@@ -21,6 +23,7 @@ mod scan;
 mod session;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod transaction;
 
 use std::sync::Arc;
@@ -41,9 +44,10 @@ use crate::{
 pub(crate) use backend::Lane;
 use backend::{Backend, State};
 use private::Hold;
-use pubsub::Topics;
 use session::{Pause, Session, Slot};
 pub(crate) use session::{Peer, SessionId};
+pub(crate) use topics::Kind as TopicKind;
+use topics::Topics;
 
 /// What the core wants done that is not writing.
 #[derive(Debug)]
@@ -207,6 +211,7 @@ impl Core {
             return;
         }
         self.drop_subscriptions(id.index);
+        self.topics.fences.retain(|fence| fence.session != id);
         let private = self.sessions[id.index as usize].private;
         for slot in self.sessions[id.index as usize].close() {
             if let Slot::Join(join) = slot {
@@ -313,6 +318,7 @@ impl Core {
             }
         }
         self.expire_subscribes(deadline_ms);
+        self.ping_listeners();
         self.publish();
     }
 

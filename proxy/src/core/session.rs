@@ -7,7 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use vrc_cluster::resp::{Proto, RequestFramer};
 
-use super::{pubsub::Subscriptions, transaction::Transaction};
+use super::{aside::Asides, pubsub::Subscriptions, transaction::Transaction};
 use crate::limits::{
     CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, SPARE_BUFFERS_MAX, SPARE_BYTES_MAX,
 };
@@ -38,6 +38,10 @@ pub(crate) enum Slot {
     Join(u32),
     /// For its turn: these bytes of the stash.
     Ready { start: u32, len: u32 },
+    /// For the reply to a transaction's block, behind which other commands of the transaction come: see `aside`.
+    Exec,
+    /// For the reply to a PUBLISH, which comes after the message to the publisher itself: see `pubsub`.
+    Publish,
 }
 
 /// What stands in the way of taking more commands from a client.
@@ -76,6 +80,8 @@ pub(crate) struct Session {
     pub(crate) paused: Option<Pause>,
     /// Since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
+    /// What is to be done once the block of an EXEC is answered.
+    pub(crate) asides: Option<Box<Asides>>,
     /// What it listens to.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// The node connection that is this session's alone.
@@ -142,6 +148,13 @@ impl Session {
         let place = sequence.wrapping_sub(self.first) as usize;
         debug_assert_eq!(self.slots[place], Slot::Waiting);
         self.slots[place] = Slot::Join(join);
+    }
+
+    /// What waits at `sequence` is now a plain reply.
+    pub(crate) fn expect_reply(&mut self, sequence: Sequence) {
+        if let Some(slot) = self.slots.get_mut(sequence.wrapping_sub(self.first) as usize) {
+            *slot = Slot::Waiting;
+        }
     }
 
     /// What waits in a place, `None` for one that the row does not have.
@@ -238,6 +251,28 @@ impl Session {
             let sequence = self.push(Slot::Waiting);
             self.answer(sequence, write);
         }
+    }
+
+    /// Says something that answers no command: a message, say. It comes behind every reply that was here before it, and waits for none
+    /// that was not.
+    pub(crate) fn tell(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let is_ready = |slot: &Slot| matches!(slot, Slot::Ready { .. });
+        let last = if self.stash_live > 0 { self.slots.iter().rposition(is_ready) } else { None };
+        let Some((place, Slot::Ready { start, len })) = last.map(|place| (place, self.slots[place])) else {
+            write(&mut self.out);
+            self.end_batch();
+            return;
+        };
+        let (mut start, end) = (start as usize, start as usize + len as usize);
+        if end < self.stash.len() {
+            let moved_to = self.stash.len();
+            self.stash.extend_from_within(start..end);
+            start = moved_to;
+        }
+        write(&mut self.stash);
+        let told = self.stash.len() - start;
+        self.stash_live += told - len as usize;
+        self.slots[place] = Slot::Ready { start: start as u32, len: told as u32 };
     }
 
     /// Hands over a whole buffer as the reply, without a copy where the output is empty and it is this command's turn.
@@ -387,6 +422,27 @@ mod tests {
             front = after;
         }
         assert!(session.stash.len() < 128 * 1024, "{}", session.stash.len());
+    }
+
+    #[test]
+    fn what_is_told_comes_behind_the_replies_that_were_there_and_waits_for_no_other() {
+        let mut session = Session::default();
+        let sequences: Vec<_> = (0..4).map(|_| session.push(Slot::Waiting)).collect();
+        let put = |text: &'static str| move |out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
+        session.tell(put("<"));
+        assert_eq!(text(&session), "<");
+        session.answer(sequences[1], put("1"));
+        session.answer(sequences[3], put("3"));
+        session.tell(put("[a"));
+        session.tell(put("b]"));
+        session.answer(sequences[2], put("2"));
+        session.tell(put("!"));
+        assert_eq!(text(&session), "<");
+        session.answer(sequences[0], put("0"));
+        assert_eq!(text(&session), "<0123[ab]!");
+        assert_eq!(session.stash_live, 0);
+        session.tell(put(">"));
+        assert_eq!(text(&session), "<0123[ab]!>");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::limits::TRANSACTION_BYTES_MAX;
 
 use super::{
     Core, Flow,
+    aside::{Asides, stands_aside},
     backend::{Lane, Waiter},
     private::Hold,
     session::Slot,
@@ -33,6 +34,9 @@ pub(crate) struct Transaction {
     /// The requests as they came, one after the other.
     requests: Vec<u8>,
     count: u32,
+    /// Those that are not for the node.
+    asides: Asides,
+    bytes_aside: usize,
     /// A key of the transaction: all others have its place.
     key: Option<Box<[u8]>>,
     /// A command was refused, so EXEC will be.
@@ -43,6 +47,11 @@ impl Transaction {
     /// How many commands are queued.
     pub(crate) fn count(&self) -> u32 {
         self.count
+    }
+
+    /// How many of them are for the node.
+    fn block_count(&self) -> u32 {
+        self.count - self.asides.len() as u32
     }
 }
 
@@ -85,8 +94,13 @@ impl Core {
         let refusal = match self.check_queued(index, command, args) {
             Ok(key) => {
                 let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
-                if transaction.requests.len() + args.bytes().len() <= TRANSACTION_BYTES_MAX {
-                    transaction.requests.extend_from_slice(args.bytes());
+                if transaction.requests.len() + transaction.bytes_aside + args.bytes().len() <= TRANSACTION_BYTES_MAX {
+                    if stands_aside(command) {
+                        transaction.asides.push(transaction.count, args.bytes());
+                        transaction.bytes_aside += args.bytes().len();
+                    } else {
+                        transaction.requests.extend_from_slice(args.bytes());
+                    }
                     transaction.count += 1;
                     if transaction.key.is_none() {
                         transaction.key = key.map(|key| args[key].into());
@@ -116,6 +130,7 @@ impl Core {
             Way::Keyed | Way::Split(_) | Way::Blocking | Way::AnyNode | Way::Transaction => {}
             // The node answers these as well as the proxy would.
             Way::Local if matches!(command.name, "ping" | "echo" | "time") => {}
+            _ if stands_aside(command) => return Ok(None),
             _ => return Err(Refusal::NotInTransaction(command.name)),
         }
         if command.other_database(args).is_some() {
@@ -144,7 +159,7 @@ impl Core {
             return flow;
         }
         let session = &mut self.sessions[index as usize];
-        let transaction = session.transaction.take().expect("inside a transaction");
+        let mut transaction = session.transaction.take().expect("inside a transaction");
         let broken = std::mem::take(&mut session.watch_broken);
         let watched = session.private;
         if transaction.spoiled {
@@ -162,6 +177,11 @@ impl Core {
         if transaction.count == 0 && watched.is_none() {
             self.answer_now(index, |out| encode::array(out, 0));
             return Flow::Next;
+        }
+        if transaction.block_count() == 0 && watched.is_none() {
+            self.sessions[index as usize].asides = Some(Box::new(transaction.asides));
+            self.exec_asides_alone(index);
+            return self.before_all_after(index);
         }
         let backend = self.owner_of_requests(&transaction.requests).and_then(|owner| match (watched, owner) {
             // Where keys are parted by node, those that were queued may have left the watched ones since.
@@ -190,9 +210,14 @@ impl Core {
             return flow;
         }
         let id = self.session_id(index);
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let session = &mut self.sessions[index as usize];
+        let (has_asides, skip) = (transaction.asides.len() > 0, transaction.block_count() + 1);
+        let sequence = session.push(if has_asides { Slot::Exec } else { Slot::Waiting });
+        if has_asides {
+            session.asides = Some(Box::new(std::mem::take(&mut transaction.asides)));
+        }
         // MULTI's OK and each command's QUEUED have been said already.
-        let waiter = Waiter { skip: transaction.count + 1, ..Waiter::new(id, sequence, self.now_ms) };
+        let waiter = Waiter { skip, ..Waiter::new(id, sequence, self.now_ms) };
         let to = &mut self.backends[backend as usize];
         to.push(waiter, |out| {
             out.extend_from_slice(MULTI);
@@ -207,7 +232,7 @@ impl Core {
             self.sessions[index as usize].private = None;
             return self.before_all_after(index);
         }
-        Flow::Next
+        if has_asides { self.before_all_after(index) } else { Flow::Next }
     }
 
     fn any_owner(&self, index: u32) -> Option<Owner> {

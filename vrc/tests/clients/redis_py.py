@@ -254,6 +254,38 @@ def hash_tags(r):
     equal(r.dump("{user:1}.alias") == r.dump("{user:1}.copy"), True)
 
 
+def next_message(pubsub):
+    message = pubsub.get_message(ignore_subscribe_messages=True, timeout=20)
+    while message is None:
+        message = pubsub.get_message(ignore_subscribe_messages=True, timeout=20)
+    return message["channel"], message["data"]
+
+
+def publishing(r):
+    # Enough listeners that workers share them.
+    listeners = [r.pubsub() for _ in range(5)]
+    for listener in listeners:
+        listener.subscribe("news")
+        listener.get_message(timeout=20)
+    listeners[0].psubscribe("n*s")
+    listeners[0].get_message(timeout=20)
+    equal(r.publish("news", "hello"), 6)
+    equal(r.pubsub_numsub("news", "none"), [(b"news", 5), (b"none", 0)])
+    equal((r.pubsub_channels("n*"), r.pubsub_numpat()), ([b"news"], 1))
+    equal([next_message(listener) for listener in listeners + listeners[:1]], [(b"news", b"hello")] * 6)
+    with r.pipeline(transaction=True) as pipe:
+        pipe.set("published", 1).publish("news", "in a transaction").publish("other", "nobody").get("published")
+        equal(pipe.execute(), [True, 6, 0, b"1"])
+    equal(next_message(listeners[4]), (b"news", b"in a transaction"))
+    for listener in listeners:
+        listener.unsubscribe()
+        listener.punsubscribe()
+        while listener.subscribed:
+            listener.get_message(timeout=20)
+        listener.close()
+    equal((r.publish("news", "to nobody"), r.pubsub_channels()), (0, []))
+
+
 def decoded():
     with connect(decode_responses=True) as r:
         equal(r.set("ключ", "значение"), True)
@@ -279,6 +311,7 @@ with connect() as client:
         connection,
         scripts,
         hash_tags,
+        publishing,
     ]:
         work(client)
 decoded()

@@ -273,6 +273,12 @@ const ODD_BYTES: &[&[u8]] = &[
     b"HELLO 3\r\nSUBSCRIBE a\r\nGET nothing\r\nPING\r\nPING hello\r\nUNSUBSCRIBE\r\n",
     b"SUBSCRIBE a\r\nQUIT\r\n",
     b"MULTI\r\nSUBSCRIBE a\r\nPUBLISH a b\r\nDISCARD\r\n",
+    b"MULTI\r\nSUBSCRIBE a b\r\nPUBLISH a x\r\nPUBLISH b y\r\nEXEC\r\nPING\r\n",
+    b"MULTI\r\nUNSUBSCRIBE a\r\nSSUBSCRIBE a\r\nPUBSUB NUMSUB a b\r\nSET {o}1 1\r\nPUBLISH a x\r\nEXEC\r\n",
+    b"MULTI\r\nPUBLISH a x\r\nGET\r\nEXEC\r\n",
+    b"HELLO 3\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nPUBLISH b x\r\nGET nothing\r\nPUBSUB NUMSUB a b\r\nPUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n",
+    b"HELLO 3\r\nPSUBSCRIBE a* *\r\nSUBSCRIBE a\r\nMULTI\r\nPUBLISH a x\r\nPUBLISH a y\r\nEXEC\r\nPUBSUB NUMPAT\r\n",
+    b"HELLO 3\r\nSSUBSCRIBE a\r\nSPUBLISH a x\r\nPUBLISH a y\r\nPUBSUB SHARDNUMSUB a\r\nPUBSUB SHARDCHANNELS\r\n",
     b"PING\r\nPING hello\r\nECHO hello\r\nPING a b\r\n*1\r\n$x\r\n",
 ];
 

@@ -1,0 +1,498 @@
+//! Topics: what somebody on this worker listens to, subscribed once upstream however many clients share it.
+//!
+//! A channel lives on the node that owns its name, so that whoever publishes and whoever listens meet there; a pattern is subscribed
+//! on every node, and so are the channels of keyspace notifications, which each node publishes for itself. Each node that has topics
+//! gets one connection that does nothing else. When the map changes or a connection is lost, topics move without their subscribers'
+//! knowledge. A channel is left where it was only once it is confirmed where it is to be, so that what others publish by the old map
+//! is still heard; what is published at the new place before that is missed. Nothing comes twice: a message is published at one node.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use vrc_cluster::{
+    resp::{Proto, array_elements, encode},
+    topology::NodeIndex,
+};
+
+use crate::limits::{LISTENER_PING_MS, SUBSCRIBER_OUTPUT_MAX_BYTES};
+
+use super::{
+    Core, Effect,
+    backend::{Lane, State, Waiter},
+    events,
+    private::Hold,
+    pubsub::Fence,
+    session::{Sequence, SessionId},
+};
+
+/// The three sorts of things that a client can listen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Channel,
+    Pattern,
+    Shard,
+}
+
+impl Kind {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 3;
+
+    pub(super) fn subscribe(self) -> &'static str {
+        match self {
+            Kind::Channel => "subscribe",
+            Kind::Pattern => "psubscribe",
+            Kind::Shard => "ssubscribe",
+        }
+    }
+
+    pub(super) fn unsubscribe(self) -> &'static str {
+        match self {
+            Kind::Channel => "unsubscribe",
+            Kind::Pattern => "punsubscribe",
+            Kind::Shard => "sunsubscribe",
+        }
+    }
+}
+
+pub(super) type Name = (Kind, Box<[u8]>);
+
+/// A connection that a topic is subscribed on, under its own name or under that of the node's guest database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    backend: u32,
+    guest: bool,
+}
+
+/// Something that somebody on this worker listens to.
+#[derive(Debug, Default)]
+pub(super) struct Topic {
+    /// Tells this topic from one of the same name before it: what confirms that one says nothing of this.
+    number: u32,
+    pub(super) subscribers: Vec<SessionId>,
+    /// Where it belongs, and whether the node has confirmed it.
+    at: Vec<(Place, bool)>,
+    /// Where it belonged, until it is confirmed where it does now.
+    leaving: Vec<Place>,
+    /// Who waits for the confirmation.
+    pub(super) waiting: Vec<Pending>,
+    /// It was confirmed and stands in the proxy's audience.
+    counted: bool,
+}
+
+impl Topic {
+    pub(super) fn is_confirmed(&self) -> bool {
+        !self.at.is_empty() && self.at.iter().all(|(_, confirmed)| *confirmed)
+    }
+}
+
+/// A SUBSCRIBE that is not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) session: SessionId,
+    pub(super) sequence: Sequence,
+    /// How many subscriptions the session has with it.
+    pub(super) count: usize,
+    /// It had not been subscribed by the session before.
+    pub(super) is_new: bool,
+    pub(super) since_ms: u64,
+}
+
+/// All topics of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    pub(super) by_name: HashMap<Name, Topic>,
+    next_number: u32,
+    /// Of each connection, the topics that its node has been told to end and still counts.
+    ending: HashMap<u32, VecDeque<Name>>,
+    /// Replies that come after the message to the publisher itself.
+    pub(super) fences: Vec<Fence>,
+}
+
+impl Topics {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+}
+
+/// Marks the request that ends a topic which counts.
+const ENDS_COUNTED: u32 = u32::MAX;
+
+impl Core {
+    /// Sees to it that there is such a topic.
+    pub(super) fn make_topic(&mut self, name: &Name) {
+        if !self.topics.by_name.contains_key(name) {
+            self.topics.next_number = (self.topics.next_number + 1) % ENDS_COUNTED;
+            self.topics.by_name.insert(name.clone(), Topic { number: self.topics.next_number, ..Topic::default() });
+            self.place_topic(name);
+        }
+    }
+
+    /// Ends a topic that nobody listens to, nor is to be told that he does.
+    pub(super) fn drop_unheard(&mut self, name: &Name) {
+        let is_unheard = |topic: &Topic| topic.subscribers.is_empty() && topic.waiting.is_empty();
+        if !self.topics.by_name.get(name).is_some_and(is_unheard) {
+            return;
+        }
+        let topic = self.topics.by_name.remove(name).expect("just looked at");
+        let mut counted = topic.counted;
+        for place in topic.at.into_iter().map(|(place, _)| place).chain(topic.leaving) {
+            if std::mem::take(&mut counted) {
+                self.topics.ending.entry(place.backend).or_default().push_back(name.clone());
+                self.say_to_node(place, name.0.unsubscribe(), &name.1, ENDS_COUNTED);
+            } else {
+                self.say_to_node(place, name.0.unsubscribe(), &name.1, 0);
+            }
+        }
+        if counted {
+            self.all_stats.audience.workers(name.0, &name.1, -1);
+        }
+    }
+
+    // ---- Upstream ----
+
+    /// The nodes that a topic is to be heard on, and whether as their guest databases'.
+    fn nodes_of_topic(&self, name: &Name) -> Vec<(NodeIndex, bool)> {
+        let everywhere = match name.0 {
+            Kind::Pattern => true,
+            Kind::Channel => events::is_everywhere(&name.1),
+            Kind::Shard => false,
+        };
+        if !everywhere {
+            return self.topology.owner(self.topology.place(&name.1)).ok().map(|owner| (owner.node, false)).into_iter().collect();
+        }
+        let guests = self.topology.options().guest_databases && events::of_guest(&name.1).is_some();
+        let own = self.up.iter().map(|node| (*node, false));
+        let as_guests = self.up.iter().zip(&self.hosts).filter(|(_, hosts)| guests && **hosts).map(|(node, _)| (*node, true));
+        own.chain(as_guests).collect()
+    }
+
+    /// How many nodes count a worker that has this channel.
+    pub(super) fn nodes_counting(&self, kind: Kind, channel: &[u8]) -> usize {
+        if kind == Kind::Channel && events::is_everywhere(channel) { self.up.len() } else { 1 }
+    }
+
+    /// Subscribes a topic where it belongs now; where it belonged it is left once that is confirmed.
+    fn place_topic(&mut self, name: &Name) {
+        let wanted: Vec<Place> =
+            self.nodes_of_topic(name).into_iter().map(|(node, guest)| Place { backend: self.subscriber(node), guest }).collect();
+        let topic = self.topics.by_name.get_mut(name).expect("it is being placed");
+        let number = topic.number;
+        let (mut kept, gone): (Vec<_>, Vec<_>) = topic.at.drain(..).partition(|(place, _)| wanted.contains(place));
+        // Where it is still heard from before, it need not be subscribed again.
+        let back = topic.leaving.extract_if(.., |place| wanted.contains(place));
+        kept.extend(back.map(|place| (place, true)));
+        let new: Vec<Place> = wanted.into_iter().filter(|place| kept.iter().all(|(at, _)| at != place)).collect();
+        topic.at = kept;
+        topic.at.extend(new.iter().map(|place| (*place, false)));
+        topic.leaving.extend(gone.into_iter().map(|(place, _)| place));
+        for place in new {
+            self.say_to_node(place, name.0.subscribe(), &name.1, number);
+        }
+        self.leave_if_confirmed(name);
+    }
+
+    fn leave_if_confirmed(&mut self, name: &Name) {
+        let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.is_confirmed()) else { return };
+        for place in std::mem::take(&mut topic.leaving) {
+            self.say_to_node(place, name.0.unsubscribe(), &name.1, 0);
+        }
+    }
+
+    /// The connection to a node that carries its topics, if there is one.
+    pub(super) fn find_subscriber(&self, node: NodeIndex) -> Option<u32> {
+        let name = &self.topology.nodes()[usize::from(node)].name;
+        self.backends.iter().position(|of| of.hold == Some(Hold::Subscriber) && of.node == *name).map(|at| at as u32)
+    }
+
+    fn subscriber(&mut self, node: NodeIndex) -> u32 {
+        if let Some(found) = self.find_subscriber(node) {
+            return found;
+        }
+        let index = self.add_backend(node, Lane { proto: Proto::Resp2, db: 0 });
+        self.private_count += 1;
+        self.backends[index as usize].hold = Some(Hold::Subscriber);
+        self.connect(index);
+        index
+    }
+
+    fn say_to_node(&mut self, place: Place, verb: &str, name: &[u8], number: u32) {
+        if self.backends[place.backend as usize].hold != Some(Hold::Subscriber) {
+            return;
+        }
+        let of_guest = if place.guest { events::of_guest(name) } else { None };
+        let name = of_guest.as_deref().unwrap_or(name);
+        let mut request = Vec::with_capacity(name.len() + 48);
+        encode::request(&mut request, &[verb.as_bytes(), name]);
+        let waiter = Waiter { sequence: number, part: u16::from(place.guest), ..Waiter::nobody(self.now_ms) };
+        self.queue(place.backend, waiter, &request);
+    }
+
+    /// Asks nodes from which nothing is awaited whether they are still there: on connections that only listen, a node that died in
+    /// silence would never be noticed.
+    pub(super) fn ping_listeners(&mut self) {
+        for index in 0..self.backends.len() as u32 {
+            let backend = &mut self.backends[index as usize];
+            let listens = backend.hold == Some(Hold::Subscriber) && backend.state == State::Up;
+            if listens && backend.pending() == 0 && self.now_ms.saturating_sub(backend.pinged_ms) >= LISTENER_PING_MS {
+                backend.pinged_ms = self.now_ms;
+                self.queue(index, Waiter::nobody(self.now_ms), PING);
+            }
+        }
+    }
+
+    /// What a node said on its connection for topics; false if that makes no sense.
+    pub(super) fn subscriber_input(&mut self, index: u32, reply: &[u8]) -> bool {
+        match reply[0] {
+            b'-' => {
+                let waiter = self.backends[index as usize].pop();
+                waiter.into_iter().for_each(|waiter| self.refuse_topic(index, waiter, reply));
+                return waiter.is_some();
+            }
+            // A PING where nothing is subscribed any more.
+            b'+' => return self.fence_passed(index),
+            _ => {}
+        }
+        let Some(elements) = array_elements(reply) else { return false };
+        let parts: Vec<&[u8]> = elements.take(4).filter_map(bulk).collect();
+        match parts.as_slice() {
+            [b"message", name, _] => self.spread(Kind::Channel, name, reply),
+            [b"pmessage", pattern, channel, _] => self.spread_by_pattern(pattern, channel, reply),
+            [b"smessage", name, _] => self.spread(Kind::Shard, name, reply),
+            [b"pong", ..] => return self.fence_passed(index),
+            [verb, name, ..] => {
+                let Some(waiter) = self.backends[index as usize].pop() else { return false };
+                if waiter.sequence == ENDS_COUNTED {
+                    self.ended_upstream(index);
+                }
+                let kind = match *verb {
+                    b"subscribe" => Kind::Channel,
+                    b"psubscribe" => Kind::Pattern,
+                    b"ssubscribe" => Kind::Shard,
+                    _ => return true,
+                };
+                let place = Place { backend: index, guest: waiter.part == 1 };
+                let of_client = if place.guest { events::of_client(name) } else { None };
+                let name = of_client.as_deref().unwrap_or(name);
+                self.confirm(place, &(kind, name.into()), waiter.sequence);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A node has ended the topic that it was told to end first.
+    fn ended_upstream(&mut self, backend: u32) {
+        let of_backend = self.topics.ending.get_mut(&backend);
+        if let Some((kind, name)) = of_backend.and_then(VecDeque::pop_front) {
+            self.all_stats.audience.workers(kind, &name, -1);
+        }
+    }
+
+    /// The connection is gone, and all that it carried.
+    fn all_ended_upstream(&mut self, backend: u32) {
+        for (kind, name) in self.topics.ending.remove(&backend).unwrap_or_default() {
+            self.all_stats.audience.workers(kind, &name, -1);
+        }
+        self.drop_fences(backend);
+    }
+
+    fn confirm(&mut self, place: Place, name: &Name, number: u32) {
+        let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.number == number) else { return };
+        topic.at.iter_mut().filter(|(at, _)| *at == place).for_each(|(_, confirmed)| *confirmed = true);
+        self.answer_if_confirmed(name);
+    }
+
+    /// Answers those who wait for a topic, once every connection that carries it has confirmed it.
+    fn answer_if_confirmed(&mut self, name: &Name) {
+        let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.is_confirmed()) else { return };
+        if !std::mem::replace(&mut topic.counted, true) {
+            self.all_stats.audience.workers(name.0, &name.1, 1);
+        }
+        for pending in std::mem::take(&mut topic.waiting) {
+            if self.is_open(pending.session) {
+                self.say_subscribed_later(pending, name);
+            }
+        }
+        self.leave_if_confirmed(name);
+        self.drop_unheard(name);
+    }
+
+    /// A node refuses to subscribe a topic: nobody has it then, and those who wait for it get the node's error.
+    fn refuse_topic(&mut self, backend: u32, waiter: Waiter, error: &[u8]) {
+        let found = self.topics.by_name.iter().find(|(_, topic)| topic.number == waiter.sequence);
+        let Some(name) = found.map(|(name, _)| name.clone()) else { return };
+        let place = Place { backend, guest: waiter.part == 1 };
+        let topic = self.topics.by_name.get_mut(&name).expect("just found");
+        topic.at.retain(|(at, _)| *at != place);
+        let subscribers = topic.subscribers.clone();
+        for pending in std::mem::take(&mut topic.waiting) {
+            self.deliver(Waiter::new(pending.session, pending.sequence, pending.since_ms), error);
+        }
+        for subscriber in subscribers {
+            self.drop_subscription(subscriber.index, &name);
+        }
+        self.drop_unheard(&name);
+    }
+
+    // ---- Messages ----
+
+    fn has_guests(&self) -> bool {
+        self.topology.options().guest_databases
+    }
+
+    /// A message on a channel. What a guest database notifies of is heard as the client's.
+    fn spread(&mut self, kind: Kind, channel: &[u8], message: &[u8]) {
+        match events::of_client(channel).filter(|_| kind == Kind::Channel && self.has_guests()) {
+            None => self.spread_to(&(kind, channel.into()), message),
+            Some(channel) => {
+                let message = renamed(message, &[(1, &channel)]);
+                self.spread_to(&(kind, channel.into()), &message);
+            }
+        }
+    }
+
+    fn spread_by_pattern(&mut self, pattern: &[u8], channel: &[u8], message: &[u8]) {
+        match events::of_client(channel).filter(|_| self.has_guests()) {
+            None => self.spread_to(&(Kind::Pattern, pattern.into()), message),
+            Some(channel) => {
+                let pattern = events::of_client(pattern).unwrap_or_else(|| pattern.to_vec());
+                let message = renamed(message, &[(1, &pattern), (2, &channel)]);
+                self.spread_to(&(Kind::Pattern, pattern.into()), &message);
+            }
+        }
+    }
+
+    /// A message to everybody who listens.
+    fn spread_to(&mut self, name: &Name, message: &[u8]) {
+        let Some(topic) = self.topics.by_name.get_mut(name) else { return };
+        let subscribers = std::mem::take(&mut topic.subscribers);
+        // Who has not been told that he listens does not yet.
+        let unaware: BTreeSet<u32> =
+            topic.waiting.iter().filter(|pending| pending.is_new).map(|pending| pending.session.index).collect();
+        for id in &subscribers {
+            if self.is_open(*id) && !unaware.contains(&id.index) {
+                let kind = if self.sessions[id.index as usize].proto == Proto::Resp3 { b'>' } else { b'*' };
+                self.tell(*id, |out| {
+                    out.push(kind);
+                    out.extend_from_slice(&message[1..]);
+                });
+            }
+        }
+        self.topics.by_name.get_mut(name).expect("nothing was removed").subscribers = subscribers;
+    }
+
+    /// Says something to a client that answers no command. One that leaves too much of it unread is cut off.
+    pub(super) fn tell(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let session = &mut self.sessions[id.index as usize];
+        session.tell(write);
+        let unread = session.unread_bytes();
+        self.mark_session(id.index);
+        if unread > SUBSCRIBER_OUTPUT_MAX_BYTES {
+            let client = self.sessions[id.index as usize].id;
+            tracing::warn!(client, "client cut off: it does not read what it subscribed to");
+            self.counters.cut_off_total += 1;
+            self.effects.push(Effect::Close { session: id });
+        }
+    }
+
+    // ---- Changes ----
+
+    /// A node's connection for topics was lost: it is opened again, and its topics subscribed again, as long as the node is up.
+    pub(super) fn subscriber_lost(&mut self, index: u32, reason: &str) {
+        let backend = &mut self.backends[index as usize];
+        backend.incarnation = backend.incarnation.wrapping_add(1);
+        backend.failures = backend.failures.saturating_add(1);
+        backend.forget_all();
+        backend.state = State::Idle;
+        let node = backend.node.clone();
+        self.effects.push(Effect::Disconnect { backend: index });
+        self.effects.push(Effect::Suspect { node, reason: reason.to_owned() });
+        self.all_ended_upstream(index);
+        let mut again: Vec<(Name, Place, u32)> = Vec::new();
+        for (name, topic) in &mut self.topics.by_name {
+            topic.leaving.retain(|place| place.backend != index);
+            for (place, confirmed) in &mut topic.at {
+                if place.backend == index {
+                    *confirmed = false;
+                    again.push((name.clone(), *place, topic.number));
+                }
+            }
+        }
+        if again.is_empty() {
+            self.close_private(index);
+            return;
+        }
+        self.connect(index);
+        for (name, place, number) in again {
+            self.say_to_node(place, name.0.subscribe(), &name.1, number);
+        }
+    }
+
+    /// After a change of the map: topics move to where they belong now, and connections that carry none are closed.
+    pub(super) fn move_topics(&mut self) {
+        // Connections of nodes that are out go first, so that nothing is said to them.
+        for index in 0..self.backends.len() as u32 {
+            let backend = &self.backends[index as usize];
+            if backend.hold != Some(Hold::Subscriber) {
+                continue;
+            }
+            let stays = self.topology.index_of(&backend.node).is_some_and(|node| {
+                let node = &self.topology.nodes()[usize::from(node)];
+                node.up && node.endpoint == backend.endpoint
+            });
+            if !stays {
+                for topic in self.topics.by_name.values_mut() {
+                    topic.at.retain(|(place, _)| place.backend != index);
+                    topic.leaving.retain(|place| place.backend != index);
+                }
+                self.all_ended_upstream(index);
+                self.close_private(index);
+            }
+        }
+        for name in self.topics.by_name.keys().cloned().collect::<Vec<_>>() {
+            self.place_topic(&name);
+            // Who did not confirm it may be out.
+            self.answer_if_confirmed(&name);
+        }
+    }
+
+    /// Answers whoever has waited too long for a subscription to be confirmed.
+    pub(super) fn expire_subscribes(&mut self, deadline_ms: u64) {
+        let mut expired = Vec::new();
+        for (name, topic) in &mut self.topics.by_name {
+            let late = topic.waiting.extract_if(.., |pending| pending.since_ms < deadline_ms);
+            expired.extend(late.map(|pending| (name.clone(), pending)));
+        }
+        for (name, pending) in expired {
+            if self.is_open(pending.session) {
+                let waiter = Waiter::new(pending.session, pending.sequence, self.now_ms);
+                self.fail(waiter, "NODEDOWN the channel's node did not confirm the subscription in time");
+                self.drop_subscription(pending.session.index, &name);
+            }
+            self.drop_unheard(&name);
+        }
+    }
+}
+
+pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// The content of a bulk string.
+fn bulk(element: &[u8]) -> Option<&[u8]> {
+    let rest = element.strip_prefix(b"$")?;
+    let line = rest.iter().position(|byte| *byte == b'\r')?;
+    rest.get(line + 2..rest.len() - 2)
+}
+
+/// A message with some of its elements replaced.
+fn renamed(message: &[u8], names: &[(usize, &[u8])]) -> Vec<u8> {
+    let elements: Vec<&[u8]> = array_elements(message).into_iter().flatten().collect();
+    let mut out = Vec::with_capacity(message.len());
+    encode::array(&mut out, elements.len());
+    for (at, element) in elements.into_iter().enumerate() {
+        match names.iter().find(|(place, _)| *place == at) {
+            Some((_, name)) => encode::bulk(&mut out, name),
+            None => out.extend_from_slice(element),
+        }
+    }
+    out
+}
