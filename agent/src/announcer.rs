@@ -19,6 +19,7 @@ use vrc_cluster::{
 
 use crate::{
     config::Config,
+    farewell,
     link::{self, Lifeline},
     watcher::Sighting,
 };
@@ -38,7 +39,8 @@ pub(crate) async fn announce(
         never = announcer.keep_announcing() => match never {},
     }
     match timeout(config.leave_timeout, announcer.leave()).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(0)) => {}
+        Ok(Ok(_)) => announcer.await_unused().await,
         Ok(Err(error)) => warn!(master = %config.master, %error, "could not say that the node leaves"),
         Err(_) => warn!(master = %config.master, "could not say that the node leaves within {:?}", config.leave_timeout),
     }
@@ -125,7 +127,8 @@ impl Announcer<'_> {
         }
     }
 
-    async fn say(&mut self, message: &AgentBusMessage) -> RedisResult<()> {
+    /// Returns how many heard it.
+    async fn say(&mut self, message: &AgentBusMessage) -> RedisResult<u64> {
         let Some(publisher) = &mut self.publisher else {
             return Err(redis::RedisError::from((redis::ErrorKind::Io, "not connected")));
         };
@@ -136,28 +139,43 @@ impl Announcer<'_> {
         match message {
             AgentBusMessage::NodeUp { .. } if hearers == 0 => self.unheard = self.unheard.saturating_add(1),
             _ if hearers > 0 => self.unheard = 0,
-            _ => return Ok(()),
+            _ => return Ok(hearers),
         }
         // The first may come before the coordinator of a cluster that is just starting.
         if self.unheard == 2 {
             warn!(master = %self.config.master, "no coordinator listens there");
         }
-        Ok(())
+        Ok(hearers)
     }
 
-    /// Says that the node leaves, over a new connection if there is none.
-    async fn leave(&mut self) -> RedisResult<()> {
+    /// Says that the node leaves, over a new connection if there is none. Returns how many heard it; 0 if there was nothing to say.
+    async fn leave(&mut self) -> RedisResult<u64> {
         let sighting = self.seen.borrow().clone();
         if sighting == Sighting::Nothing {
-            return Ok(());
+            return Ok(0);
         }
         let run_id = sighting.run_id().cloned();
         let message = AgentBusMessage::NodeLeaving { name: self.config.node_name(), run_id };
-        if self.publisher.is_some() && self.say(&message).await.is_ok() {
-            return Ok(());
+        if self.publisher.is_some()
+            && let Ok(hearers) = self.say(&message).await
+        {
+            return Ok(hearers);
         }
         self.publisher = Some(link::connect(&self.client, self.config.connect_timeout).await?);
         self.say(&message).await
+    }
+
+    /// Until the node can be stopped without anybody noticing, as far as that can be known in time.
+    async fn await_unused(&mut self) {
+        let (Some(master), limit) = (&mut self.publisher, self.config.leave_wait) else { return };
+        if limit.is_zero() || !matches!(*self.seen.borrow(), Sighting::Up { .. }) {
+            return;
+        }
+        match timeout(limit, farewell::wait(master, &self.config.node_name())).await {
+            Ok(Ok(())) => info!(node = %self.config.node, "nobody uses it any more"),
+            Ok(Err(error)) => warn!(node = %self.config.node, %error, "cannot tell whether it is still used"),
+            Err(_) => warn!(node = %self.config.node, "it may still be used after {limit:?}"),
+        }
     }
 }
 

@@ -89,6 +89,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long the good-bye may take.
     pub leave_timeout: Duration,
+    /// How long it waits after that until no proxy uses the node any more: then its redis can be stopped unnoticed. Zero: not
+    /// at all.
+    pub leave_wait: Duration,
 }
 
 /// A configuration that makes no sense.
@@ -124,6 +127,7 @@ impl Config {
             ping_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
             leave_timeout: Duration::from_millis(1500),
+            leave_wait: Duration::from_secs(5),
         }
     }
 

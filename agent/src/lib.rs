@@ -7,6 +7,7 @@
 mod admission;
 mod announcer;
 mod config;
+mod farewell;
 mod fleet;
 mod info;
 mod link;
@@ -20,7 +21,7 @@ pub use fleet::{FleetConfig, run_fleet};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Watches and announces one node until `shutdown`, then says that it leaves.
+/// Watches and announces one node until `shutdown`, then says that it leaves, and waits till nobody uses it any more.
 ///
 /// A redis or a master that is not there, or not yet, is waited for.
 ///

@@ -4,7 +4,7 @@
 //! fields here are fixed. What this system adds travels as extra fields, which old readers ignore, and in keys of its own.
 //! A reader tolerates fields that it does not know and keeps them, so that a map written back has lost nothing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -20,11 +20,15 @@ pub const EPOCH_KEY: &str = "rvolcluster:epoch";
 /// STRING in the master, with an expiry: the token of the coordinator that leads.
 pub const LEASE_KEY: &str = "rvolcluster:leader";
 
+/// HASH in the master: field = a proxy's id, value = its [`Confirmation`]. Ours.
+pub const PROXIES_KEY: &str = "rvolcluster:proxies";
+/// How often a proxy confirms anew although nothing changed, in ms: so it is known to live.
+pub const CONFIRM_EVERY_MS: u64 = 5_000;
 /// Channel on which the leading coordinator answers one [`AgentBusMessage::NodeWish`]: this, and the wish's `id`. Ours.
 pub const ANSWER_BUS_PREFIX: &str = "RedisVolatileClusterAnswer:";
 
 /// All keys in the master that hold the cluster together, as opposed to data.
-pub const COORDINATION_KEYS: [&str; 3] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY];
+pub const COORDINATION_KEYS: [&str; 4] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, PROXIES_KEY];
 
 /// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
 pub type Epoch = u64;
@@ -226,6 +230,37 @@ pub enum AgentBusMessage {
     LeaderLeft {},
 }
 
+/// That a proxy routes by the map of an epoch, and that all it had sent by an earlier one has been answered. Written as
+/// `EPOCH BEAT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmation {
+    /// The map's epoch.
+    pub epoch: Epoch,
+    /// Another one each time it is written: a confirmation that stands still is of a proxy that is gone.
+    pub beat: u64,
+}
+
+impl fmt::Display for Confirmation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.epoch, self.beat)
+    }
+}
+
+/// A text that is no [`Confirmation`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a confirmation: an epoch and a number")]
+pub struct NotAConfirmation;
+
+impl FromStr for Confirmation {
+    type Err = NotAConfirmation;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (epoch, beat) = text.split_once(' ').ok_or(NotAConfirmation)?;
+        let epoch = epoch.parse().ok().filter(|epoch| *epoch <= EPOCH_MAX).ok_or(NotAConfirmation)?;
+        Ok(Confirmation { epoch, beat: beat.parse().map_err(|_| NotAConfirmation)? })
+    }
+}
+
 /// What an operator wants of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "move", rename_all = "snake_case")]
@@ -300,6 +335,15 @@ mod tests {
         assert_eq!(serde_json::to_string(&endpoint).unwrap(), r#"{"host":"h","port":1,"tls":{}}"#);
         endpoint.set_tls(false);
         assert_eq!(endpoint, Endpoint::new("h", 1));
+    }
+
+    #[test]
+    fn a_confirmation_is_what_it_was_written_as_or_nothing() {
+        let confirmation = Confirmation { epoch: 7, beat: 3 };
+        assert_eq!(confirmation.to_string().parse(), Ok(confirmation));
+        for text in ["", "7", "7 ", " 7", "x 1", "7 x", "-1 1", "9007199254740993 1"] {
+            assert_eq!(text.parse::<Confirmation>(), Err(NotAConfirmation), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod admin;
 mod audience;
 mod config;
+mod confirm;
 mod connect;
 mod core;
 mod limits;
@@ -56,6 +57,7 @@ pub struct Proxy {
     workers: Vec<WorkerHandle>,
     threads: Vec<thread::JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
+    confirming: Option<JoinHandle<()>>,
     stop: CancellationToken,
 }
 
@@ -92,6 +94,12 @@ impl Proxy {
 
         let mut tasks = std::mem::take(&mut watched.tasks);
         tasks.push(tokio::spawn(tell_workers(workers.clone(), watched.changes.clone())));
+        let confirming = match &config.source {
+            Source::Master(master) => {
+                Some(tokio::spawn(confirm::run(master.clone(), watched.changes.clone(), workers.clone(), stop.clone())))
+            }
+            Source::Nodes(_) => None,
+        };
         let door = Door { workers: workers.clone(), clients_max: config.clients_max, next_id: Arc::new(AtomicU64::new(1)) };
         tasks.extend(listeners.into_iter().map(|listener| tokio::spawn(listen::serve(listener, door.clone(), stop.clone()))));
         let admin_address = admin.as_ref().map(|listener| listener.local_addr()).transpose()?;
@@ -107,6 +115,7 @@ impl Proxy {
             workers,
             threads,
             tasks,
+            confirming,
             stop,
         })
     }
@@ -142,6 +151,10 @@ impl Proxy {
             tokio::task::spawn_blocking(move || threads.into_iter().map(thread::JoinHandle::join).collect::<Vec<_>>()).await;
         if joined.is_err() || joined.is_ok_and(|ended| ended.iter().any(Result::is_err)) {
             tracing::error!("a worker ended by a panic");
+        }
+        if let Some(confirming) = self.confirming {
+            // It ends by itself, in bounded time.
+            let _ = confirming.await;
         }
         for task in self.tasks {
             task.abort();

@@ -49,6 +49,8 @@ pub(crate) const GUEST_OFFSET: u8 = 8;
 pub(crate) const TICK_MS: u64 = 50;
 /// How often a node is asked whether it is there on a connection that only listens to it, in ms.
 pub(crate) const LISTENER_PING_MS: u64 = 1_000;
+/// How often is looked whether all workers have settled for a new map, while they have not, in ms.
+pub(crate) const SETTLE_LOOK_MS: u64 = 10;
 /// First and longest pause between two attempts to connect to a node, in ms.
 pub(crate) const RECONNECT_MS_MIN: u64 = 20;
 /// See [`RECONNECT_MS_MIN`].

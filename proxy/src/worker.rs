@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
     thread,
@@ -23,7 +23,10 @@ use tokio::{
     task::{AbortHandle, LocalSet, spawn_local},
     time::{MissedTickBehavior, interval, sleep},
 };
-use vrc_cluster::{contract::Endpoint, topology::Topology};
+use vrc_cluster::{
+    contract::{Endpoint, Epoch},
+    topology::Topology,
+};
 
 use crate::{
     connect::connect,
@@ -52,12 +55,19 @@ pub(crate) enum Control {
 pub(crate) struct WorkerHandle {
     control: mpsc::UnboundedSender<Control>,
     clients: Arc<AtomicUsize>,
+    settled: Arc<AtomicU64>,
 }
 
 impl WorkerHandle {
     /// How many clients it serves.
     pub(crate) fn clients(&self) -> usize {
         self.clients.load(Relaxed)
+    }
+
+    /// The epoch of the map that it routes by, once all that it had sent by earlier ones has been answered; until then an
+    /// earlier one.
+    pub(crate) fn settled(&self) -> Epoch {
+        self.settled.load(Relaxed)
     }
 
     /// Gives it a client.
@@ -89,7 +99,7 @@ pub(crate) fn start(count: usize, shared: &Shared) -> std::io::Result<(Vec<Worke
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
             let (control, receiver) = mpsc::unbounded_channel();
-            (WorkerHandle { control, clients: Arc::default() }, receiver)
+            (WorkerHandle { control, clients: Arc::default(), settled: Arc::default() }, receiver)
         })
         .unzip();
     let threads = receivers
@@ -119,6 +129,7 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
         gather: Notify::new(),
         started: Instant::now(),
         clients: all[number].clients.clone(),
+        settled: all[number].settled.clone(),
         all,
         shared,
     });
@@ -163,6 +174,7 @@ struct Worker {
     gather: Notify,
     started: Instant,
     clients: Arc<AtomicUsize>,
+    settled: Arc<AtomicU64>,
     all: Vec<WorkerHandle>,
     shared: Shared,
 }
@@ -219,6 +231,9 @@ impl Worker {
         loop {
             ticks.tick().await;
             self.core.borrow_mut().tick(self.now_ms());
+            if let Some(epoch) = self.core.borrow_mut().settled() {
+                self.settled.store(epoch, Relaxed);
+            }
             self.close_those_who_left_waiting();
             let core = self.core.borrow();
             // Who waits for room may have got it from requests that expired without a reply to anybody.

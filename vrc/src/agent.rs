@@ -85,6 +85,10 @@ struct Raw {
     #[command(flatten)]
     server: ServerArgs,
 
+    /// When it is stopped: how long it waits until no proxy uses the node any more
+    #[arg(long, value_name = "TIME", env = "VRC_LEAVE_WAIT", value_parser = parse_time, default_value = "5s")]
+    leave_wait: Duration,
+
     /// How often the node is announced
     #[arg(long, value_name = "TIME", env = "VRC_ANNOUNCE_INTERVAL", value_parser = parse_time, default_value = "5s")]
     announce_interval: Duration,
@@ -136,6 +140,7 @@ impl FromArgMatches for Args {
             announce_interval: raw.announce_interval,
             ping_interval: raw.ping_interval,
             ping_timeout: raw.ping_timeout,
+            leave_wait: raw.leave_wait,
             ..Config::new(node, master)
         };
         config.check().map_err(|error| invalid(error.to_string()))?;

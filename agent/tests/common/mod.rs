@@ -99,6 +99,8 @@ pub fn config_for(node: NodeTarget, master: &RedisProcess) -> Config {
         weight: 2.5,
         ping_interval: Duration::from_millis(100),
         announce_interval: Duration::from_millis(200),
+        // Nobody but the test's ear is there to show it down.
+        leave_wait: Duration::from_millis(100),
         ..Config::new(node, url(master))
     }
 }

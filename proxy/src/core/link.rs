@@ -235,7 +235,7 @@ impl Core {
     #[inline]
     pub(super) fn retire_if_done(&mut self, index: u32) {
         let backend = &mut self.backends[index as usize];
-        if matches!(backend.state, State::Retired { .. }) && backend.pending() == 0 {
+        if matches!(backend.state, State::Retired { .. }) && backend.pending() == 0 && backend.hold.is_none() {
             backend.incarnation = backend.incarnation.wrapping_add(1);
             self.effects.push(Effect::Disconnect { backend: index });
             self.free_backend(index);

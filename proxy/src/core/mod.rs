@@ -118,6 +118,9 @@ enum Flow {
 pub(crate) struct Core {
     settings: Settings,
     topology: Arc<Topology>,
+    /// When it was taken up, and whether something that was sent before may still be unanswered.
+    taken_up_ms: u64,
+    unsettled: bool,
     router: Router,
     framer: RequestFramer,
     sessions: Vec<Session>,
@@ -160,6 +163,8 @@ impl Core {
         let mut core = Core {
             settings,
             topology: topology.clone(),
+            taken_up_ms: 0,
+            unsettled: true,
             router: Router::default(),
             framer: RequestFramer::default(),
             sessions: Vec::new(),
@@ -322,6 +327,18 @@ impl Core {
         self.publish();
     }
 
+    /// The epoch of the topology, if whatever was sent by an earlier one has been answered, or will not be.
+    pub(crate) fn settled(&mut self) -> Option<vrc_cluster::contract::Epoch> {
+        if self.unsettled {
+            let by_earlier_ms = self.taken_up_ms + 1;
+            self.unsettled = self.backends.iter_mut().any(|backend| {
+                // Whoever waits for data does so at the right node still, or was told.
+                !matches!(backend.hold, Some(Hold::Waiting { .. })) && backend.is_overdue(by_earlier_ms)
+            });
+        }
+        (!self.unsettled).then(|| self.topology.epoch())
+    }
+
     fn publish(&mut self) {
         self.counters.backends_up = self.backends.iter().filter(|backend| backend.state == State::Up).count() as u64;
         self.counters.paused = self.paused.len() as u64;
@@ -340,6 +357,8 @@ impl Core {
         self.lanes.clear();
         self.lanes.resize(topology.nodes().len() * Lane::COUNT, NO_BACKEND);
         self.topology = topology;
+        self.taken_up_ms = self.now_ms;
+        self.unsettled = true;
         let mut moved = Vec::new();
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];

@@ -10,7 +10,7 @@ use vrc_cluster::{
     topology::{Owner, PlacementKind},
 };
 
-use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX};
+use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX, RETIRE_MS};
 
 use super::{
     Core, Effect, Flow,
@@ -214,14 +214,23 @@ impl Core {
                 && keys
                     .iter()
                     .all(|key| self.topology.owner(self.topology.place(key)).is_ok_and(|owner| self.serves(index, owner)));
-            if !stays {
-                let error = match self.backends[index as usize].hold {
-                    Some(Hold::Finishing) => {
-                        "NODEDOWN the node left the cluster before it answered; the command may have been carried out"
+            if stays {
+                continue;
+            }
+            match (&backend.hold, backend.state) {
+                (Some(Hold::Finishing), State::Retired { .. }) => {}
+                // It may well answer what it was sent, and is not given up before its time.
+                (Some(Hold::Finishing), State::Up) => {
+                    self.backends[index as usize].state = State::Retired { until_ms: self.now_ms + RETIRE_MS };
+                }
+                (Some(Hold::Watching { .. }), _) => {
+                    // A WATCH that is under way succeeds, and what it watches is touched at once.
+                    while let Some(waiter) = self.backends[index as usize].pop() {
+                        self.deliver(waiter, b"+OK\r\n");
                     }
-                    _ => "UNBLOCKED the node that the command waited at does not hold its keys any more",
-                };
-                self.end_hold(index, error);
+                    self.end_hold(index, "");
+                }
+                _ => self.end_hold(index, "UNBLOCKED the node that the command waited at does not hold its keys any more"),
             }
         }
     }

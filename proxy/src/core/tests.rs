@@ -733,6 +733,60 @@ fn who_waits_at_a_node_that_loses_the_key_is_told() {
     assert_eq!(rig.core.private_count, 0);
 }
 
+/// What a node that leaves the map in good order was sent it still answers; and so long, the new map is not settled for.
+#[test]
+fn what_was_sent_before_a_planned_change_is_answered_before_it_is_settled_for() {
+    for script in [
+        vec!["SET {t}a 1"],
+        vec!["MSET a 1 b 2 c 3 d 4 e 5"],
+        vec!["MULTI", "SET {t}a 1", "EXEC"],
+        vec!["WATCH {t}a"],
+        vec!["WATCH {t}a", "MULTI", "SET {t}a 1", "EXEC"],
+    ] {
+        let mut rig = Rig::new(&THREE);
+        rig.core.tick(0);
+        assert_eq!(rig.core.settled(), Some(1));
+        let client = rig.client();
+        let (last, first) = script.split_last().unwrap();
+        first.iter().for_each(|line| {
+            rig.say(client, request(line));
+            rig.settle();
+        });
+        rig.got(client);
+        rig.say(client, request(last));
+        rig.effects();
+        rig.connect();
+        rig.write_to_nodes(usize::MAX);
+        let holder = rig.core.topology.owner(rig.core.topology.place(b"{t}a")).unwrap().node;
+        let nodes: Vec<_> = THREE.iter().enumerate().map(|(at, name)| (*name, at != usize::from(holder))).collect();
+        rig.core.set_topology(topology(2, &nodes));
+        let is_watch = last.starts_with("WATCH");
+        assert_eq!(rig.core.settled(), is_watch.then_some(2), "{script:?}");
+        rig.settle();
+        assert_eq!(rig.core.settled(), Some(2), "{script:?}");
+        let got = rig.got(client);
+        assert!(!got.is_empty() && !got.contains('-'), "{script:?}: {got:?}");
+        assert_eq!(rig.core.private_count, 0, "{script:?}");
+        if is_watch {
+            rig.say(client, ["MULTI", "SET {t}a 1", "EXEC"].map(request).concat());
+            rig.settle();
+            assert_eq!(rig.got(client), "+OK\r\n+QUEUED\r\n*-1\r\n", "what it watches is touched");
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_data_at_the_right_node_does_not_keep_a_map_from_being_settled_for() {
+    let mut rig = Rig::new(&THREE);
+    let key = rig.key_of("a", 0);
+    let client = rig.client();
+    rig.say(client, request(&format!("BLPOP {key} 0")));
+    rig.settle();
+    rig.core.set_topology(topology(2, &[("a", true), ("b", false), ("c", true)]));
+    assert_eq!(rig.core.settled(), Some(2));
+    assert_eq!(rig.core.private_count, 1);
+}
+
 /// The node says something on each of its connections that subscribed to the channel.
 fn publish(rig: &mut Rig, channel: &str, text: &str) {
     for node in rig.nodes.values_mut() {

@@ -111,6 +111,8 @@ async fn start_nodes(plan: &Plan, parts: &mut Parts, story: &Story, master: &Mas
         let mut config = vrc_agent::Config::new(NodeTarget::new(host, port), master.clone());
         config.name = Some(name.clone());
         config.weight = weight;
+        // The proxy is stopped before.
+        config.leave_wait = Duration::ZERO;
         parts.run(&format!("the agent of {name}"), |stop| vrc_agent::run(config, stop));
     }
     Ok(names)

@@ -158,3 +158,31 @@ fn status_nodes(cluster: &Cluster) -> usize {
     let report: Value = serde_json::from_str(&output).unwrap_or_default();
     report["nodes"].as_array().map_or(0, Vec::len)
 }
+
+/// Each node in turn is stopped in good order, its redis killed the moment its agent has ended, and started again.
+#[test]
+fn no_client_notices_a_rolling_restart() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0; 3], proxies: 2 });
+    let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
+    let master = cluster.master.port().to_string();
+    let load = Load::start(&ports, 2);
+    load.await_replies(BETWEEN);
+    for (name, node) in &mut cluster.nodes {
+        node.agent.signal(rustix::process::Signal::TERM);
+        assert_eq!(node.agent.end(LONG).code(), Some(0));
+        assert!(node.agent.output().contains("nobody uses it any more"), "{}", node.agent.output());
+        node.redis.kill();
+        load.await_replies(BETWEEN);
+        node.redis.restart();
+        node.agent = Process::vrc(&["agent", "-p", &node.redis.port().to_string(), "-P", &master]);
+        eventually(&format!("{name} back"), LONG, || {
+            let (_, output) = run(&["status", "--json", "-p", &master]);
+            let report: Value = serde_json::from_str(&output).ok()?;
+            (report["nodes_up"] == 3).then_some(())
+        });
+        load.await_replies(BETWEEN);
+    }
+    let tally = load.finish();
+    println!("{tally:?}");
+    assert!(tally.errors.is_empty() && tally.stale.is_empty(), "{tally:?}");
+}

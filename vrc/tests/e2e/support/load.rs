@@ -166,9 +166,18 @@ impl Client {
     fn transaction(&mut self) -> redis::RedisResult<()> {
         let key = self.some_keys()[0];
         let value = self.random.next() | 1;
+        let watches = value.is_multiple_of(3);
+        if watches {
+            redis::cmd("WATCH").arg(self.name(key)).exec(&mut self.connection)?;
+        }
         let mut pipe = redis::pipe();
         pipe.atomic().set(self.name(key), value).ignore().get(self.name(key));
-        let values: Vec<Option<u64>> = pipe.query(&mut self.connection)?;
+        let values: Option<Vec<Option<u64>>> = pipe.query(&mut self.connection)?;
+        let values = match values {
+            // Its node changed in between.
+            None if watches => return Ok(()),
+            values => values.unwrap_or_default(),
+        };
         self.written[key] = value;
         if values != [Some(value)] {
             self.note_stale(key, values.first().copied().flatten());

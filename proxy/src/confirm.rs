@@ -1,0 +1,107 @@
+//! Tells the cluster by which map this proxy routes.
+//!
+//! A confirmation says that nothing is under way any more that was sent by an earlier map. Nodes that leave wait for it before they
+//! end, and a node's keys that have a new home are purged only then: a laggard could still write at the old one.
+
+use std::time::Duration;
+
+use redis::{RedisResult, aio::MultiplexedConnection};
+use tokio::{
+    sync::watch as signal,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use vrc_cluster::{
+    client::MasterUrl,
+    contract::{CONFIRM_EVERY_MS, Confirmation, Epoch, PROXIES_KEY},
+};
+
+use crate::{limits::SETTLE_LOOK_MS, worker::WorkerHandle};
+
+/// Longest that the master may take.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Nobody has to tidy up after a cluster that was given up.
+const EXPIRE_S: u64 = 24 * 3600;
+
+/// Confirms each map that all workers have settled for, and that it lives, until `stop`; then takes its word back.
+pub(crate) async fn run(
+    master: MasterUrl,
+    mut changes: signal::Receiver<Epoch>,
+    workers: Vec<WorkerHandle>,
+    stop: CancellationToken,
+) {
+    let mut confirmer = Confirmer { master, id: format!("{:016x}", rand::random::<u64>()), connection: None, beat: 0 };
+    let mut confirmed: Option<(Epoch, Instant)> = None;
+    loop {
+        let wanted = *changes.borrow_and_update();
+        let settled = workers.iter().map(WorkerHandle::settled).min().unwrap_or(0);
+        let is_due =
+            confirmed.is_none_or(|(epoch, at)| epoch != settled || at.elapsed() >= Duration::from_millis(CONFIRM_EVERY_MS));
+        // A map of an old coordinator has no epoch, and nobody asks for its confirmation.
+        if is_due && settled > 0 {
+            confirmed = confirmer.confirm(settled).await.then(|| (settled, Instant::now()));
+        }
+        let pause_ms = match confirmed {
+            _ if settled != wanted => SETTLE_LOOK_MS,
+            Some(_) => CONFIRM_EVERY_MS,
+            None => TIMEOUT.as_millis() as u64,
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            // Fails when the topology's follower ends, and this with it.
+            changed = changes.changed() => if changed.is_err() { break },
+            () = sleep(Duration::from_millis(pause_ms)) => {}
+        }
+    }
+    if confirmed.is_some() {
+        confirmer.take_back().await;
+    }
+}
+
+struct Confirmer {
+    master: MasterUrl,
+    id: String,
+    connection: Option<MultiplexedConnection>,
+    beat: u64,
+}
+
+impl Confirmer {
+    /// Whether it was said.
+    async fn confirm(&mut self, epoch: Epoch) -> bool {
+        self.beat += 1;
+        let confirmation = Confirmation { epoch, beat: self.beat }.to_string();
+        let mut pipe = redis::pipe();
+        pipe.hset(PROXIES_KEY, &self.id, confirmation).ignore().expire(PROXIES_KEY, EXPIRE_S as i64).ignore();
+        self.say(pipe).await
+    }
+
+    async fn take_back(&mut self) {
+        let mut pipe = redis::pipe();
+        pipe.hdel(PROXIES_KEY, &self.id).ignore();
+        // If it is not heard, the silence will be.
+        self.say(pipe).await;
+    }
+
+    async fn say(&mut self, pipe: redis::Pipeline) -> bool {
+        let said = match timeout(TIMEOUT, self.try_say(&pipe)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::debug!("a map could not be confirmed: {error}");
+                false
+            }
+            Err(_) => false,
+        };
+        if !said {
+            self.connection = None;
+        }
+        said
+    }
+
+    async fn try_say(&mut self, pipe: &redis::Pipeline) -> RedisResult<()> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(self.master.client()?.get_multiplexed_async_connection().await?),
+        };
+        pipe.exec_async(connection).await
+    }
+}
