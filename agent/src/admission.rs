@@ -90,6 +90,8 @@ pub(crate) enum Hindrance {
     Refused(Refused),
     /// It will not do now.
     NotYet(String),
+    /// The connection was lost in the middle: that is no more than the first loss was.
+    Broken(String),
 }
 
 impl From<Refused> for Hindrance {
@@ -160,6 +162,7 @@ pub(crate) fn hindrance(config: &Config, error: RedisError) -> Hindrance {
     match error.code() {
         Some("NOAUTH" | "WRONGPASS") => Refused::Credentials { node, said: error.to_string() }.into(),
         Some("NOPERM") => Refused::Permission { node, said: error.to_string() }.into(),
+        _ if error.is_connection_dropped() => Hindrance::Broken(error.to_string()),
         _ => Hindrance::NotYet(error.to_string()),
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long the attempt that confirms a death may take.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
+/// Attempts in a row that somebody may break off in the middle.
+const BROKEN_MAX: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,12 +72,14 @@ pub(crate) async fn watch(config: &Config, sightings: watch::Sender<Sighting>) -
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut watcher = Watcher { config, sightings, complaint: None };
     let mut timeout = config.connect_timeout;
+    let mut broken = 0;
     loop {
         let began = Instant::now();
         let end = watcher.visit(timeout).await;
         timeout = config.connect_timeout;
         match end {
             End::Lost => {
+                broken = 0;
                 debug!(node = %config.node, "connection lost");
                 backoff.reset();
                 timeout = timeout.min(CONFIRM_TIMEOUT);
@@ -89,7 +93,13 @@ pub(crate) async fn watch(config: &Config, sightings: watch::Sender<Sighting>) -
             }
             End::Hindered(Hindrance::Refused(refused)) if !watcher.has_been_up() => return refused,
             End::Hindered(Hindrance::Refused(refused)) => watcher.down(&refused.to_string()),
-            End::Hindered(Hindrance::NotYet(reason)) => watcher.down(&reason),
+            End::Hindered(Hindrance::Broken(_)) if broken < BROKEN_MAX => {
+                broken += 1;
+                timeout = timeout.min(CONFIRM_TIMEOUT);
+                sleep_until(began + FIRST_PAUSE).await;
+                continue;
+            }
+            End::Hindered(Hindrance::NotYet(reason) | Hindrance::Broken(reason)) => watcher.down(&reason),
         }
         sleep(backoff.pause()).await;
     }
@@ -130,8 +140,7 @@ impl Watcher<'_> {
 
     async fn enter(&self, timeout: Duration) -> Result<(Lifeline, Info), Hindrance> {
         let config = self.config;
-        let unreachable = |error| Hindrance::NotYet(format!("{error}"));
-        let client = config.node.client().map_err(unreachable)?;
+        let client = config.node.client().map_err(|error| Hindrance::NotYet(error.to_string()))?;
         let lifeline = match Lifeline::open(&client, timeout).await {
             Ok(lifeline) => lifeline,
             Err(error) => return Err(admission::hindrance(config, admission::credentials_error(config, error).await)),

@@ -105,7 +105,8 @@ async fn a_connection_that_somebody_closed_is_no_death() {
         .await;
     }
     agent.stop().await;
-    assert!(matches!(ear.other_than_up().await, AgentBusMessage::NodeLeaving { .. }));
+    let said = ear.other_than_up().await;
+    assert!(matches!(said, AgentBusMessage::NodeLeaving { .. }), "{said:?}");
 }
 
 #[tokio::test]
