@@ -1,10 +1,11 @@
-//! A fixed script of requests through the hot path of `cluster`, for tools that count instructions: `hot_path SCENARIO ROUNDS`.
+//! A fixed script of requests through the hot path, `cluster`'s parts of it and a proxy's whole core, for tools that count instructions: `hot_path SCENARIO ROUNDS`.
 //! Without arguments it names the scenarios. See `guard.py`.
 
 use std::{env, hint::black_box, process::ExitCode};
 
 use vrc_benches::{Pass, VALUE_BYTES, array_reply, bulk_reply, node_map, numbered, request, topology};
 use vrc_cluster::topology::{PlacementKind, Topology};
+use vrc_proxy::bench::HotPath;
 
 /// Requests or replies a round: what one read brings at -P 16.
 const DEPTH: usize = 16;
@@ -24,6 +25,9 @@ const SCENARIOS: &[Scenario] = &[
     ("reply-ok", || replies(b"+OK\r\n")),
     ("reply-bulk-64", || replies(&bulk_reply(VALUE_BYTES))),
     ("reply-array-10", || replies(&array_reply(MGET_KEYS))),
+    ("core-get", || core(1, |keys| vec!["GET".into(), keys[0].clone()])),
+    ("core-set-64", || core(1, |keys| vec!["SET".into(), keys[0].clone(), "v".repeat(VALUE_BYTES)])),
+    ("core-mget-10", || core(MGET_KEYS, |keys| ["MGET".to_owned()].into_iter().chain(keys.iter().cloned()).collect())),
 ];
 
 fn main() -> ExitCode {
@@ -64,6 +68,21 @@ fn replies(one: &[u8]) -> Box<dyn FnMut()> {
     let mut pass = Pass::default();
     Box::new(move || {
         black_box(pass.replies(black_box(&bytes)));
+    })
+}
+
+/// The whole of a proxy's core: 4 clients with a quarter of the round's requests each, 4 nodes.
+fn core(keys_each: usize, words: fn(&[String]) -> Vec<String>) -> Box<dyn FnMut()> {
+    let keys: Vec<_> = numbered(DEPTH * keys_each).collect();
+    let all: Vec<_> = keys.chunks(keys_each).map(|keys| request(words(keys))).collect();
+    let pipelines = all.chunks(DEPTH / 4).map(|requests| requests.concat()).collect();
+    let mut path = HotPath::new(slots(), pipelines, |request| match &request[0] {
+        b"GET" => bulk_reply(VALUE_BYTES),
+        b"MGET" => array_reply(request.len() - 1),
+        _ => b"+OK\r\n".to_vec(),
+    });
+    Box::new(move || {
+        black_box(path.round());
     })
 }
 

@@ -5,6 +5,8 @@
 
 mod admin;
 mod audience;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod config;
 mod confirm;
 mod connect;
