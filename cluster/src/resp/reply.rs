@@ -34,8 +34,21 @@ impl ReplyFramer {
     #[inline]
     pub fn advance(&mut self, buf: &[u8]) -> Result<Option<usize>, ProtocolError> {
         while self.values_left > 0 {
-            if self.at >= buf.len() {
-                return Ok(None);
+            // Most values are short strings.
+            let end = match buf.get(self.at..).unwrap_or_default() {
+                [] => return Ok(None),
+                [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
+                    5 + usize::from(tens - b'0') * 10 + usize::from(ones - b'0') + 2
+                }
+                [b'$', digit @ b'0'..=b'9', b'\r', _, ..] => 4 + usize::from(digit - b'0') + 2,
+                [b'+', b'O', b'K', b'\r', _, ..] => 5,
+                _ => 0,
+            };
+            if end > 0 {
+                // May lie behind the end of the buffer: the loop's head and the check below wait for it.
+                self.at += end;
+                self.values_left -= 1;
+                continue;
             }
             let kind = buf[self.at];
             let line = &buf[self.at + 1..];
@@ -51,7 +64,7 @@ impl ReplyFramer {
                     self.values_left -= 1;
                     self.at = match length(text)? {
                         None => next,
-                        // May lie behind the end of the buffer: the loop's head and the check below wait for it.
+                        // Likewise.
                         Some(len) => {
                             next.checked_add(len).and_then(|end| end.checked_add(2)).ok_or(ProtocolError::ReplyLength)?
                         }
@@ -93,8 +106,6 @@ fn line_end(kind: u8, line: &[u8]) -> Option<usize> {
 #[inline]
 fn length(text: &[u8]) -> Result<Option<usize>, ProtocolError> {
     match text {
-        [digit @ b'0'..=b'9'] => Ok(Some(usize::from(digit - b'0'))),
-        [tens @ b'1'..=b'9', ones @ b'0'..=b'9'] => Ok(Some(usize::from(tens - b'0') * 10 + usize::from(ones - b'0'))),
         b"-1" => Ok(None),
         text => parse_integer(text).and_then(|n| usize::try_from(n).ok()).map(Some).ok_or(ProtocolError::ReplyLength),
     }
