@@ -16,7 +16,7 @@ use std::fmt;
 
 pub use flags::{Categories, Flags, KeyFlags};
 pub use keys::{KeyError, find_keys, sort_pattern};
-pub use resolve::{Unresolved, resolve};
+pub use resolve::{Resolver, Unresolved, resolve};
 pub use table::{TABLE, lookup, lookup_subcommand};
 
 use crate::resp::Args;
@@ -77,6 +77,12 @@ impl Command {
     #[inline]
     pub fn first_key_only(&self) -> bool {
         self.only_key == 1
+    }
+
+    /// Whether its requests go as they come to whoever owns their first argument, and nothing else in them matters.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.way == Way::Keyed && self.first_key_only() && !matches!(self.rule, Rule::Copy | Rule::Move)
     }
 
     /// Whether some request of this command may name keys, or channels that have a slot.

@@ -2,7 +2,7 @@
 
 use crate::resp::Args;
 
-use super::{Command, lookup, lookup_subcommand};
+use super::{Command, lookup, lookup_subcommand, table::Name};
 
 /// Most bytes of a name that an error repeats, and of all arguments together.
 const QUOTED_BYTES_MAX: usize = 128;
@@ -22,6 +22,37 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Command, Unresolved> {
         command = lookup_subcommand(command, name).ok_or(Unresolved::Subcommand)?;
     }
     if command.accepts_argc(args.len()) { Ok(command) } else { Err(Unresolved::Arity(command)) }
+}
+
+/// Resolves requests that follow on each other: most have the name of the one before, and a name that is spelled the same needs no
+/// look-up.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    last: Option<(Name, &'static Command)>,
+}
+
+impl Resolver {
+    /// As [`resolve`].
+    ///
+    /// # Errors
+    /// See [`Unresolved`].
+    #[inline]
+    pub fn resolve(&mut self, args: Args<'_>) -> Result<&'static Command, Unresolved> {
+        let name = Name::spelled(args.get(0).unwrap_or_default());
+        match self.last {
+            Some((last, command)) if last == name && command.accepts_argc(args.len()) => Ok(command),
+            _ => self.look_up(name, args),
+        }
+    }
+
+    fn look_up(&mut self, name: Name, args: Args<'_>) -> Result<&'static Command, Unresolved> {
+        let command = resolve(args)?;
+        // A container's name alone does not tell the row.
+        if name.is_exact() && lookup(args.get(0).unwrap_or_default()).is_some_and(|found| std::ptr::eq(found, command)) {
+            self.last = Some((name, command));
+        }
+        Ok(command)
+    }
 }
 
 /// Why a request has no row.

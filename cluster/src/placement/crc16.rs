@@ -35,7 +35,7 @@ const fn tables() -> [[u16; 256]; 16] {
 }
 
 /// CRC16 of `bytes`.
-#[inline]
+#[inline(always)]
 pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let mut crc = 0;
     let (long, bytes) = bytes.as_chunks::<16>();

@@ -31,7 +31,7 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
 
 /// Whether there is a `{`: eight bytes at a time, since most keys are short and have none, and a call to a vectorised search would
 /// take longer than the search.
-#[inline]
+#[inline(always)]
 fn has_brace(key: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);

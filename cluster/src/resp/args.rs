@@ -66,6 +66,7 @@ impl<'a> Args<'a> {
 impl std::ops::Index<usize> for Args<'_> {
     type Output = [u8];
 
+    #[inline]
     fn index(&self, index: usize) -> &[u8] {
         self.get(index).expect("index within argc")
     }

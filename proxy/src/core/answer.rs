@@ -42,7 +42,7 @@ impl Core {
     }
 
     /// Hands a node's reply to whoever waits for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn deliver(&mut self, waiter: Waiter, reply: &[u8]) {
         if waiter.is_nobody() {
             return;
@@ -51,12 +51,13 @@ impl Core {
         if session.generation != waiter.generation {
             return;
         }
-        match session.slot(waiter.sequence) {
-            Some(Slot::Waiting) => session.answer(waiter.sequence, |out| out.extend_from_slice(reply)),
-            Some(Slot::Join(join)) => self.deliver_part(waiter, join, reply),
-            Some(Slot::Exec) => self.exec_answered(waiter, reply),
-            Some(Slot::Publish) => self.publish_answered(waiter, reply),
-            Some(Slot::Ready { .. }) | None => debug_assert!(false, "a command is answered once"),
+        if !session.answer_waiting(waiter.sequence, reply) {
+            match session.slot(waiter.sequence) {
+                Some(Slot::Join(join)) => self.deliver_part(waiter, join, reply),
+                Some(Slot::Exec) => self.exec_answered(waiter, reply),
+                Some(Slot::Publish) => self.publish_answered(waiter, reply),
+                Some(Slot::Waiting | Slot::Ready { .. }) | None => debug_assert!(false, "a command is answered once"),
+            }
         }
         self.answered(waiter.session);
     }
@@ -82,15 +83,21 @@ impl Core {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn answered(&mut self, index: u32) {
         self.mark_session(index);
         let session = &self.sessions[index as usize];
         if session.unread_bytes() > CLIENT_OUTPUT_MAX_BYTES {
-            tracing::warn!(client = session.id, "client cut off: it left more than {CLIENT_OUTPUT_MAX_BYTES} bytes unread");
-            self.counters.cut_off_total += 1;
-            self.effects.push(Effect::Close { session: SessionId { index, generation: session.generation } });
+            self.cut_off(index);
         }
+    }
+
+    #[cold]
+    fn cut_off(&mut self, index: u32) {
+        let session = &self.sessions[index as usize];
+        tracing::warn!(client = session.id, "client cut off: it left more than {CLIENT_OUTPUT_MAX_BYTES} bytes unread");
+        self.counters.cut_off_total += 1;
+        self.effects.push(Effect::Close { session: SessionId { index, generation: session.generation } });
     }
 
     /// Answers whoever waits for it with an error of the proxy's own.

@@ -22,10 +22,33 @@ impl Core {
         if args.is_empty() {
             return Flow::Next;
         }
-        let command = match command::resolve(args) {
+        let command = match self.resolver.resolve(args) {
             Ok(command) => command,
             Err(unresolved) => return self.unresolved(index, unresolved, args),
         };
+        if command.is_plain() && self.sessions[index as usize].is_plain() {
+            self.plain_command(index, command, args)
+        } else {
+            self.any_command(index, command, args)
+        }
+    }
+
+    /// What nearly all requests are: one key, and a client that is in no mode of any kind.
+    #[inline(always)]
+    fn plain_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        self.sessions[index as usize].last_command = command.name;
+        let flow = match route::owner(self.topology.place(&args[1]), &self.topology) {
+            Ok(owner) => self.forward(index, owner, args),
+            Err(refusal) => {
+                self.refuse_command(index, &refusal);
+                Flow::Next
+            }
+        };
+        self.counters.commands_total += u64::from(!matches!(flow, Flow::Pause(_)));
+        flow
+    }
+
+    fn any_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         let session = &mut self.sessions[index as usize];
         if !session.authenticated && !command.flags.contains(command::Flags::NO_AUTH) {
             self.refuse(index, "NOAUTH Authentication required.");
@@ -93,7 +116,7 @@ impl Core {
     }
 
     /// The whole request to one node.
-    #[inline]
+    #[inline(always)]
     pub(super) fn forward(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
         let session = &self.sessions[index as usize];
         let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest));

@@ -29,6 +29,7 @@ mod transaction;
 use std::sync::Arc;
 
 use vrc_cluster::{
+    command::Resolver,
     contract::Endpoint,
     merge::Join,
     resp::RequestFramer,
@@ -121,6 +122,7 @@ pub(crate) struct Core {
     /// When it was taken up, and whether something that was sent before may still be unanswered.
     taken_up_ms: u64,
     unsettled: bool,
+    resolver: Resolver,
     router: Router,
     framer: RequestFramer,
     sessions: Vec<Session>,
@@ -165,6 +167,7 @@ impl Core {
             topology: topology.clone(),
             taken_up_ms: 0,
             unsettled: true,
+            resolver: Resolver::default(),
             router: Router::default(),
             framer: RequestFramer::default(),
             sessions: Vec::new(),

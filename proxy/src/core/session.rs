@@ -215,6 +215,32 @@ impl Session {
         }
     }
 
+    /// Whether it is in no mode in which a request may be more, or less, than it says.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.authenticated && self.transaction.is_none() && self.subscriptions.is_none()
+    }
+
+    /// Answers the command at `sequence` if that waits for the reply of one node, and tells whether it did.
+    #[inline]
+    pub(crate) fn answer_waiting(&mut self, sequence: Sequence, reply: &[u8]) -> bool {
+        let place = sequence.wrapping_sub(self.first) as usize;
+        let Some(slot @ Slot::Waiting) = self.slots.get_mut(place) else { return false };
+        if place == 0 {
+            self.slots.pop_front();
+            self.first = self.first.wrapping_add(1);
+            self.out.extend_from_slice(reply);
+            if self.stash_live > 0 {
+                self.release();
+            }
+        } else {
+            *slot = Slot::Ready { start: self.stash.len() as u32, len: reply.len() as u32 };
+            self.stash.extend_from_slice(reply);
+            self.stash_live += reply.len();
+        }
+        true
+    }
+
     /// Commands that are not answered yet.
     pub(crate) fn pending(&self) -> usize {
         self.slots.len()

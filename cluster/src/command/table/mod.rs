@@ -147,10 +147,9 @@ static NAMES: [Name; COUNTS.0] = {
     names
 };
 
-/// A name as two words without regard to case, so that a look-up takes no loop over bytes. Names of up to 16 bytes are equal just when
-/// these are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Name {
+/// A name as two words, so that a look-up takes no loop over bytes. Names of up to 16 bytes are equal just when these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Name {
     len: usize,
     head: u64,
     tail: u64,
@@ -160,8 +159,9 @@ struct Name {
 const WORDS_BYTES_MAX: usize = 16;
 
 impl Name {
+    /// As it is spelled.
     #[inline]
-    const fn fold(name: &[u8]) -> Name {
+    pub(super) const fn spelled(name: &[u8]) -> Name {
         // In each case the words overlap where the name is shorter than both.
         let (head, tail) = if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
             (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
@@ -174,7 +174,19 @@ impl Name {
         } else {
             (0, 0)
         };
-        Name { len: name.len(), head: to_lower_case(head), tail: to_lower_case(tail) }
+        Name { len: name.len(), head, tail }
+    }
+
+    /// Without regard to case.
+    #[inline]
+    const fn fold(name: &[u8]) -> Name {
+        let spelled = Name::spelled(name);
+        Name { len: spelled.len, head: to_lower_case(spelled.head), tail: to_lower_case(spelled.tail) }
+    }
+
+    /// Whether no other name has the same words.
+    pub(super) const fn is_exact(self) -> bool {
+        self.len <= WORDS_BYTES_MAX
     }
 
     /// Where the search for this name starts.
