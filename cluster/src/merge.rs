@@ -6,7 +6,7 @@ use std::{collections::HashSet, fmt};
 
 use crate::{
     command::{Merge, Split},
-    resp::{array_elements, encode, parse_integer},
+    resp::{ReplyFramer, array, array_elements, encode, parse_integer},
 };
 
 /// How the parts' replies become one.
@@ -50,7 +50,8 @@ pub struct Join {
     part_count: u16,
     /// [`Rule::ByKey`]: which part each key went to.
     part_of_key: Vec<u16>,
-    /// [`Rule::ByKey`]: each key's element in `bytes`, as (start, length).
+    /// [`Rule::ByKey`]: where each part's next element is in `bytes`. [`Rule::AnyValue`], [`Rule::SumPairs`]: replies and names there,
+    /// as (start, length).
     elements: Vec<(u32, u32)>,
     /// Elements, or the first reply.
     bytes: Vec<u8>,
@@ -98,9 +99,6 @@ impl Join {
             parts,
         );
         self.part_of_key.extend_from_slice(part_of_key);
-        if self.rule == Rule::ByKey {
-            self.elements.resize(part_of_key.len(), (0, 0));
-        }
     }
 
     /// Starts over for a request that went to `parts` nodes whole.
@@ -196,7 +194,7 @@ impl Join {
         self.part_of_key.shrink_to(KEEP_BYTES / size_of::<u16>());
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&mut self, out: &mut Vec<u8>) {
         let succeeded = self.error.is_empty() || (self.rule == Rule::AnyOk && self.kind != 0);
         if !succeeded {
             out.extend_from_slice(&self.error);
@@ -204,9 +202,15 @@ impl Join {
         }
         match self.rule {
             Rule::ByKey => {
-                encode::array(out, self.elements.len());
-                for &(start, len) in &self.elements {
-                    out.extend_from_slice(&self.bytes[start as usize..(start + len) as usize]);
+                out.reserve(self.bytes.len() + 16);
+                encode::array(out, self.part_of_key.len());
+                for part in &self.part_of_key {
+                    let (next, _) = &mut self.elements[usize::from(*part)];
+                    let rest = &self.bytes[*next as usize..];
+                    // It was whole when it came, with an element for each key.
+                    let Ok(Some(len)) = ReplyFramer::default().advance(rest) else { unreachable!("framed before") };
+                    out.extend_from_slice(&rest[..len]);
+                    *next += len as u32;
                 }
             }
             Rule::Sum => encode::integer(out, self.corrected(self.number, 0)),
@@ -271,14 +275,14 @@ impl Join {
         }
         match self.rule {
             Rule::ByKey => {
-                let mut keys = (0..self.part_of_key.len()).filter(|&key| self.part_of_key[key] == part);
-                let mut elements = array_elements(reply)?;
-                for key in keys.by_ref() {
-                    let element = elements.next()?;
-                    self.elements[key] = (u32::try_from(self.bytes.len()).ok()?, u32::try_from(element.len()).ok()?);
-                    self.bytes.extend_from_slice(element);
-                }
-                elements.next().is_none().then_some(())
+                let keys = self.part_of_key.iter().filter(|of| **of == part).count();
+                let (count, elements) = array(reply)?;
+                // The offsets of all elements must fit.
+                u32::try_from(self.bytes.len() + elements.len()).ok()?;
+                self.elements.resize(self.elements.len().max(usize::from(part) + 1), (0, 0));
+                self.elements[usize::from(part)].0 = self.bytes.len() as u32;
+                self.bytes.extend_from_slice(elements);
+                (count == keys).then_some(())
             }
             Rule::Sum => self.fold(first, integer(reply)?, |a, b| a.saturating_add(b)),
             Rule::Min => self.fold(first, integer(reply)?, i64::min),

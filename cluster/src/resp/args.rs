@@ -51,6 +51,13 @@ impl<'a> Args<'a> {
         &self.bytes[self.end(from)..self.end(to)]
     }
 
+    /// The command's name as it stands in the request, likewise.
+    pub fn raw_name(&self) -> &'a [u8] {
+        // Behind the `*` line.
+        let start = self.bytes.iter().position(|byte| *byte == b'\r').map_or(0, |end| end + 2);
+        &self.bytes[start..self.end(1)]
+    }
+
     /// Offset behind the argument before `index`, where argument `index`'s `$` line starts.
     fn end(&self, index: usize) -> usize {
         let before = self.ranges[index - 1];

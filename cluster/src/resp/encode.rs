@@ -89,9 +89,13 @@ pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
 /// A type byte, a length and a line end.
 #[inline]
 pub fn header(out: &mut Vec<u8>, kind: u8, len: usize) {
-    out.push(kind);
-    decimal(out, len as i64);
-    out.extend_from_slice(b"\r\n");
+    if len < 10 {
+        out.extend_from_slice(&[kind, b'0' + len as u8, b'\r', b'\n']);
+    } else {
+        out.push(kind);
+        decimal(out, len as i64);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 #[inline]

@@ -17,7 +17,7 @@ mod request;
 pub use args::{ArgRange, Args};
 pub use inline::split_inline;
 pub use number::parse_integer;
-pub use reply::{ReplyFramer, array_elements};
+pub use reply::{ReplyFramer, array, array_elements};
 pub use request::{Frame, RequestFramer};
 
 /// Longest line of an inline request, and longest count line of any other, in bytes (redis's `PROTO_INLINE_MAX_SIZE`).

@@ -111,12 +111,22 @@ fn length(text: &[u8]) -> Result<Option<usize>, ProtocolError> {
     }
 }
 
+/// How many elements an array, set or push has, and their bytes; `None` if `reply` is no such thing.
+#[inline]
+pub fn array(reply: &[u8]) -> Option<(usize, &[u8])> {
+    match reply {
+        [b'*' | b'~' | b'>', digit @ b'0'..=b'9', b'\r', _, elements @ ..] => Some((usize::from(digit - b'0'), elements)),
+        [b'*' | b'~' | b'>', ..] => {
+            let end = reply.iter().position(|&byte| byte == b'\r')?;
+            Some((length(&reply[1..end]).ok()??, reply.get(end + 2..)?))
+        }
+        _ => None,
+    }
+}
+
 /// The elements of an array, set or push that is whole, as sub-slices of `reply`; `None` if `reply` is no such thing.
 pub fn array_elements(reply: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
-    let (b'*' | b'~' | b'>') = reply.first()? else { return None };
-    let end = reply.iter().position(|&byte| byte == b'\r')?;
-    let count = length(&reply[1..end]).ok()??;
-    let mut rest = reply.get(end + 2..)?;
+    let (count, mut rest) = array(reply)?;
     Some((0..count).map_while(move |_| {
         let len = ReplyFramer::default().advance(rest).ok()??;
         let (element, tail) = rest.split_at(len);

@@ -201,7 +201,7 @@ impl Core {
 
     /// Queues the router's parts; `waiter.part` is the number of the first, `lane` the client's.
     fn queue_parts(&mut self, waiter: Waiter, lane: Lane, split: Split, args: Args<'_>) {
-        let step = split.step();
+        let (step, name) = (split.step(), args.raw_name());
         // The parts' headers first, then each key to its part: every part has a backend of its own, so they do not mix.
         let mut targets = std::mem::take(&mut self.part_targets);
         targets.clear();
@@ -211,7 +211,7 @@ impl Core {
             let out = self.backends[backend as usize].out_mut();
             targets.push((backend, out.len()));
             encode::array(out, 1 + of.keys as usize * step);
-            encode::bulk(out, &args[0]);
+            out.extend_from_slice(name);
         }
         for (key, part) in (1..args.len()).step_by(step).zip(self.router.part_of_key()) {
             let (backend, _) = targets[usize::from(*part)];
