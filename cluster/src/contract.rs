@@ -26,9 +26,12 @@ pub const PROXIES_KEY: &str = "rvolcluster:proxies";
 pub const CONFIRM_EVERY_MS: u64 = 5_000;
 /// Channel on which the leading coordinator answers one [`AgentBusMessage::NodeWish`]: this, and the wish's `id`. Ours.
 pub const ANSWER_BUS_PREFIX: &str = "RedisVolatileClusterAnswer:";
+/// ZSET in the master: the addresses that proxies announce for clients in cluster mode, each with the time in ms since the Unix epoch
+/// by the master's clock until which it is good. Only proxies read and write it.
+pub const ANNOUNCED_KEY: &str = "rvolcluster:announced";
 
 /// All keys in the master that hold the cluster together, as opposed to data.
-pub const COORDINATION_KEYS: [&str; 4] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, PROXIES_KEY];
+pub const COORDINATION_KEYS: [&str; 5] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, PROXIES_KEY, ANNOUNCED_KEY];
 
 /// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
 pub type Epoch = u64;

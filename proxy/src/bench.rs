@@ -38,6 +38,8 @@ impl HotPath {
             databases: DATABASES_WITH_GUESTS,
             fixed_nodes: false,
             identity: Arc::new(identity),
+            announce: None,
+            peers: Default::default(),
         };
         let mut core = Core::new(settings, Arc::new(topology), 0, Arc::new(AllStats::new(1)));
         let clients = pipelines.into_iter().enumerate().map(|(id, says)| {

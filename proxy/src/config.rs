@@ -25,6 +25,9 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Most client connections at a time, over all workers.
     pub clients_max: usize,
+    /// Where clients reach this proxy, as CLUSTER SLOTS and its kin tell it, and as the other proxies of the same master learn it.
+    /// Without, each client is told the address that it connected to, and this proxy as the only one.
+    pub announce: Option<ProxyAddress>,
 }
 
 impl Config {
@@ -41,6 +44,7 @@ impl Config {
             allow_node_config: false,
             admin: None,
             clients_max: 10_000,
+            announce: None,
         }
     }
 }
@@ -65,7 +69,50 @@ pub struct FixedNode {
     pub weight: f64,
 }
 
-/// Why a text is no [`FixedNode`] or [`ListenAddr`].
+/// Where clients reach a proxy: `host:port`. Ordered, so that all proxies list themselves in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProxyAddress {
+    /// Host name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Longest host of a [`ProxyAddress`]: a DNS name has no more.
+const HOST_BYTES_MAX: usize = 253;
+
+impl FromStr for ProxyAddress {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError { text: text.to_owned(), expected: "an address for clients (host:port)" };
+        let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(error)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_v6 = |host: &str| host.parse::<std::net::Ipv6Addr>().is_ok();
+        // It stands in lines and between spaces and commas of CLUSTER NODES.
+        let is_name = |host: &str| {
+            (1..=HOST_BYTES_MAX).contains(&host.len())
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        };
+        match bare.unwrap_or(host) {
+            host if is_v6(host) || (bare.is_none() && is_name(host)) => Ok(ProxyAddress { host: host.to_owned(), port }),
+            _ => Err(error()),
+        }
+    }
+}
+
+impl fmt::Display for ProxyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why a text is no [`FixedNode`], [`ListenAddr`] or [`ProxyAddress`].
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct ParseError {
@@ -141,6 +188,12 @@ mod tests {
         assert_eq!("[::1]:7401".parse::<FixedNode>().unwrap().endpoint.host, "::1");
         for text in ["", "h", "h:0", "h:99999", ":7401", "h:7401@0", "h:7401@nan", "h:7401@101", "h:7401@"] {
             assert!(text.parse::<FixedNode>().is_err(), "{text}");
+        }
+        for text in ["10.0.0.1:7379", "[::1]:7379", "proxy-1.cache.internal:1"] {
+            assert_eq!(text.parse::<ProxyAddress>().unwrap().to_string(), text);
+        }
+        for text in ["", "h", "h:0", ":7379", "h:99999", "a b:1", "a,b:1", "h\r\n:1", "[h]:1", "a:b:1"] {
+            assert!(text.parse::<ProxyAddress>().is_err(), "{text}");
         }
         for text in ["127.0.0.1:7379", "[::1]:7379", "unix:/run/vrc.sock"] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);

@@ -14,6 +14,7 @@ mod core;
 mod limits;
 mod listen;
 mod metrics;
+mod peers;
 mod socket;
 mod stats;
 mod watch;
@@ -38,13 +39,14 @@ use vrc_cluster::{
     topology::{PlacementKind, Topology},
 };
 
-pub use config::{Config, FixedNode, ListenAddr, ParseError, Source};
+pub use config::{Config, FixedNode, ListenAddr, ParseError, ProxyAddress, Source};
 
 use crate::{
     admin::Admin,
     core::{Identity, Settings},
     limits::{DATABASES, DATABASES_WITH_GUESTS},
     listen::{Door, Listener},
+    peers::Peers,
     stats::AllStats,
     worker::{Control, Shared, WorkerHandle},
 };
@@ -60,6 +62,8 @@ pub struct Proxy {
     threads: Vec<thread::JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
     confirming: Option<JoinHandle<()>>,
+    /// Ends by itself when told to stop, having said so to the other proxies.
+    announcer: Option<JoinHandle<()>>,
     stop: CancellationToken,
 }
 
@@ -86,8 +90,15 @@ impl Proxy {
         let (suspicions, suspected) = mpsc::channel(watch::SUSPICIONS_MAX);
         let mut watched = watch::start(&config.source, &config.placement, suspected);
         let stats = Arc::new(AllStats::new(config.workers));
+        let (peers, announcer) = match (&config.source, &config.announce) {
+            (Source::Master(master), Some(own)) => {
+                let (peers, announcer) = peers::start(master.clone(), own.clone(), stop.clone());
+                (peers, Some(announcer))
+            }
+            _ => (Peers::default(), None),
+        };
         let shared = Shared {
-            settings: settings(&config, &listening),
+            settings: settings(&config, &listening, peers),
             topology: watched.topology.clone(),
             stats: stats.clone(),
             suspicions,
@@ -118,6 +129,7 @@ impl Proxy {
             threads,
             tasks,
             confirming,
+            announcer,
             stop,
         })
     }
@@ -158,6 +170,10 @@ impl Proxy {
             // It ends by itself, in bounded time.
             let _ = confirming.await;
         }
+        if let Some(announcer) = self.announcer {
+            // It takes its time only as long as the master does.
+            let _ = announcer.await;
+        }
         for task in self.tasks {
             task.abort();
             // Aborted or ended: either way it is gone, and with it its listener.
@@ -166,7 +182,7 @@ impl Proxy {
     }
 }
 
-fn settings(config: &Config, listening: &[ListenAddr]) -> Settings {
+fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings {
     let port = listening.iter().find_map(|address| match address {
         ListenAddr::Tcp(address) => Some(address.port()),
         ListenAddr::Unix(_) => None,
@@ -189,6 +205,8 @@ fn settings(config: &Config, listening: &[ListenAddr]) -> Settings {
             workers: config.workers,
             started_at,
         }),
+        announce: config.announce.clone(),
+        peers,
     }
 }
 

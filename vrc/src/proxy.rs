@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::{ArgMatches, Error, FromArgMatches, error::ErrorKind};
 use vrc_cluster::client::MasterUrl;
-use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, Source};
+use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source};
 
 use crate::{
     args::{Choice, PlacementArgs, choose, parse_time},
@@ -33,6 +33,11 @@ struct Raw {
     /// Where clients connect: address:port, or unix:/path. May be given several times, or several separated by commas
     #[arg(long, value_name = "ADDRESS", env = "VRC_LISTEN", value_delimiter = ',', default_value = DEFAULT_LISTEN)]
     listen: Vec<ListenAddr>,
+
+    /// Where clients reach this proxy: host:port. Clients in cluster mode are told of all proxies of the master that have one;
+    /// without, of this proxy alone, at the address that they connected to
+    #[arg(long, value_name = "ADDRESS", env = "VRC_ANNOUNCE")]
+    announce: Option<ProxyAddress>,
 
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N", env = "VRC_WORKERS")]
@@ -92,6 +97,7 @@ impl FromArgMatches for Args {
             allow_node_config: raw.allow_node_config,
             clients_max: raw.maxclients.get(),
             admin: raw.admin,
+            announce: raw.announce,
             ..defaults
         }))
     }
@@ -184,6 +190,8 @@ mod tests {
             "proxy --master m --placement ketama",
             "proxy --master m --timeout soon",
             "proxy --master m --listen nowhere",
+            "proxy --master m --announce nowhere",
+            "proxy --master m --announce :7379",
             "proxy --master m --admin nowhere",
             "proxy --master m --admin unix:/run/vrc.sock",
         ] {

@@ -401,6 +401,8 @@ impl Core {
             self.refuse(index, "NOAUTH Authentication required.");
         } else if unresolved == Unresolved::Subcommand && is_client_setinfo(args) {
             self.client_setinfo(index, args);
+        } else if unresolved == Unresolved::Subcommand && is_cluster_myshardid(args) {
+            self.cluster(index, "myshardid", args);
         } else {
             if matches!(unresolved, Unresolved::Arity(command) if command.name == "exec") {
                 // Even so it ends the transaction.
@@ -417,6 +419,11 @@ impl Core {
 /// hold commands.
 fn is_http(args: Args<'_>) -> bool {
     args[0].eq_ignore_ascii_case(b"post") || args[0].eq_ignore_ascii_case(b"host:")
+}
+
+/// `CLUSTER MYSHARDID` came with redis 7.2, and its answer is the proxy's, whatever the nodes are.
+fn is_cluster_myshardid(args: Args<'_>) -> bool {
+    args.len() == 2 && args[0].eq_ignore_ascii_case(b"cluster") && args[1].eq_ignore_ascii_case(b"myshardid")
 }
 
 /// `CLIENT SETINFO` came with redis 7.2, but client libraries send it to every server; what a proxy can keep it should.

@@ -47,6 +47,9 @@ impl Core {
                 return self.before_all_after(index);
             }
             "time" => self.time(index),
+            // Any proxy serves any slot, to read and to write.
+            "asking" | "readonly" | "readwrite" => self.ok(index),
+            name if name.starts_with("cluster|") => self.cluster(index, command.own_name(), args),
             "info" => self.info(index, args),
             "lastsave" => {
                 let started = self.settings.identity.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

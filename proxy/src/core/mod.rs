@@ -11,6 +11,7 @@
 mod answer;
 mod aside;
 mod backend;
+mod cluster;
 mod events;
 mod forward;
 mod info;
@@ -38,7 +39,9 @@ use vrc_cluster::{
 };
 
 use crate::{
+    config::ProxyAddress,
     limits::{READ_BYTES, RETIRE_MS},
+    peers::Peers,
     stats::{AllStats, Counters, Stats},
 };
 
@@ -90,6 +93,10 @@ pub(crate) struct Settings {
     pub(crate) fixed_nodes: bool,
     /// What INFO says of the proxy.
     pub(crate) identity: Arc<Identity>,
+    /// Where clients reach this proxy, if it was told.
+    pub(crate) announce: Option<ProxyAddress>,
+    /// The proxies that announce themselves.
+    pub(crate) peers: Peers,
 }
 
 /// What the proxy says of itself.

@@ -87,6 +87,8 @@ impl Rig {
                 workers: 1,
                 started_at: SystemTime::UNIX_EPOCH,
             }),
+            announce: None,
+            peers: Default::default(),
         };
         change(&mut settings);
         let all: Vec<_> = nodes.iter().map(|name| (*name, true)).collect();
@@ -847,6 +849,34 @@ fn subscriptions_move_with_the_map_and_outlive_a_lost_connection() {
         assert!(rig.got(client).ends_with("$2\r\nhi\r\n"), "change {change}");
         assert_eq!(rig.nodes.len(), 1);
     }
+}
+
+#[test]
+fn a_proxy_tells_clients_in_cluster_mode_of_itself_first_and_of_the_others_as_its_replicas() {
+    let address = |text: &str| text.parse::<crate::config::ProxyAddress>().unwrap();
+    let mut rig = Rig::with(&THREE, |settings| {
+        settings.announce = Some(address("b:2"));
+        settings.peers.store(Arc::new(vec![address("a:1"), address("b:2"), address("c:3")]));
+    });
+    let nodes = rig.ask(request("CLUSTER NODES"));
+    let lines: Vec<_> = nodes.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    let id = lines[0].split(' ').next().unwrap();
+    assert!(lines[0].contains(" b:2@0 myself,master - ") && lines[0].ends_with(" connected 0-16383"), "{nodes}");
+    assert!(lines[1].contains(&format!(" a:1@0 slave {id} ")) && lines[2].contains(" c:3@0 slave "), "{nodes}");
+    assert_eq!(rig.ask(request("CLUSTER MYID")), format!("$40\r\n{id}\r\n"));
+    assert_eq!(rig.ask(request("CLUSTER MYSHARDID")), format!("$40\r\n{id}\r\n"));
+    let slots = rig.ask(request("CLUSTER SLOTS"));
+    assert!(
+        slots.starts_with(&format!("*1\r\n*5\r\n:0\r\n:16383\r\n*4\r\n$1\r\nb\r\n:2\r\n$40\r\n{id}\r\n*0\r\n*4\r\n")),
+        "{slots}"
+    );
+    assert!(rig.ask(request(&format!("CLUSTER REPLICAS {id}"))).starts_with("*2\r\n"));
+    assert_eq!(rig.ask(request("CLUSTER REPLICAS nobody")), "-ERR Unknown node nobody\r\n");
+    assert_eq!(rig.ask(request("CLUSTER KEYSLOT {user1000}.following")), ":3443\r\n");
+    assert!(rig.ask(request("CLUSTER INFO")).contains("cluster_state:ok"));
+    assert!(rig.ask(request("CLUSTER RESET")).starts_with("-ERR 'cluster|reset' is not supported"));
+    rig.core.set_topology(topology(2, &[("a", false)]));
+    assert!(rig.ask(request("CLUSTER INFO")).contains("cluster_state:fail"));
 }
 
 #[test]

@@ -28,4 +28,9 @@ function main(program) {
     );
 }
 
-module.exports = { library, equal, fails, main, port: Number(process.argv[2]), protocol: Number(process.argv[3]) };
+// The first line of what the program is told on its standard input.
+function lineOfInput() {
+    return new Promise((resolve) => require('node:readline').createInterface({ input: process.stdin }).once('line', resolve));
+}
+
+module.exports = { library, equal, fails, main, lineOfInput, port: Number(process.argv[2]), protocol: Number(process.argv[3]) };

@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::AsyncWriteExt, process::Command, sync::OnceCell, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+    sync::OnceCell,
+    time::timeout,
+};
 
 /// Far longer than any of them takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,15 +30,7 @@ pub(crate) struct Said {
 /// # Panics
 /// If it fails or takes too long; what it wrote is shown.
 pub(crate) async fn run(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>], input: impl AsRef<[u8]>) -> Said {
-    let mut command = Command::new(&program);
-    command
-        .args(args)
-        .env("VRC_CLIENTS", client_directory())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", program.as_ref()));
+    let (command, mut child) = start(program, args);
     let mut stdin = child.stdin.take().unwrap();
     let input = input.as_ref().to_vec();
     // A program that does not read all of its input is free to do so.
@@ -46,6 +43,54 @@ pub(crate) async fn run(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>], 
     };
     assert!(output.status.success(), "{command:?}: {}\n{}\n{}", output.status, said.out, said.err);
     said
+}
+
+/// Runs a program to its end: once it has said "ready", `meanwhile` is done and it is told "gone". Returns what else it wrote.
+///
+/// # Panics
+/// As [`run`].
+pub(crate) async fn run_around(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>], meanwhile: impl AsyncFnOnce()) -> String {
+    let (command, mut child) = start(program, args);
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut errors = child.stderr.take().unwrap();
+    let errors = tokio::spawn(async move {
+        let mut text = String::new();
+        errors.read_to_string(&mut text).await.map(|_| text)
+    });
+    let said = timeout(PATIENCE, async {
+        let mut said = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line == "ready" {
+                break;
+            }
+            said += &line;
+        }
+        meanwhile().await;
+        // One that failed before is not there to hear it, which its status tells.
+        let _ = stdin.write_all(b"gone\n").await;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            said += &line;
+        }
+        said
+    });
+    let said = said.await.unwrap_or_else(|_| panic!("{command:?} hangs"));
+    let status = child.wait().await.unwrap();
+    assert!(status.success(), "{command:?}: {status}\n{said}\n{}", errors.await.unwrap().unwrap());
+    said
+}
+
+fn start(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>]) -> (Command, Child) {
+    let mut command = Command::new(&program);
+    command
+        .args(args)
+        .env("VRC_CLIENTS", client_directory())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let child = command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", program.as_ref()));
+    (command, child)
 }
 
 /// Where the client libraries are, installed when the first test asks for them.

@@ -1,0 +1,206 @@
+//! Clients in cluster mode: to them the proxies are the nodes of a Redis Cluster.
+//!
+//! Each program first works against a real cluster, of one node that has all slots.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use redis::aio::MultiplexedConnection;
+use vrc_agent::spawn::{RedisProcess, SpawnOptions};
+use vrc_cluster::{
+    client::MasterUrl,
+    contract::{EPOCH_KEY, Endpoint, NODE_SET_KEY},
+};
+use vrc_proxy::{Config, Proxy, ProxyAddress, Source};
+
+use crate::{
+    program::{client_libraries, run, run_around, script},
+    servers::{FixedCluster, connect, flush, plain_redis, start_proxy},
+};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn ask(connection: &mut MultiplexedConnection, words: &str) -> String {
+    let mut words = words.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    command.query_async(connection).await.unwrap()
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A redis in cluster mode that has all slots.
+async fn real_cluster() -> RedisProcess {
+    let directive = |name: &str, value: &str| (name.to_owned(), vec![value.to_owned()]);
+    let directives = vec![
+        directive("cluster-enabled", "yes"),
+        directive("cluster-announce-ip", "127.0.0.1"),
+        directive("cluster-port", &free_address().port().to_string()),
+    ];
+    let redis = RedisProcess::start(&SpawnOptions { directives, ..SpawnOptions::default() }).await.unwrap();
+    let mut connection = connect(redis.port()).await;
+    ask(&mut connection, "CLUSTER ADDSLOTSRANGE 0 16383").await;
+    until("the cluster is up", async || ask(&mut connection, "CLUSTER INFO").await.contains("cluster_state:ok")).await;
+    redis
+}
+
+/// Two proxies that announce themselves through one master, and their nodes.
+struct Announced {
+    proxies: Vec<(u16, Proxy)>,
+    servers: Vec<RedisProcess>,
+}
+
+impl Announced {
+    async fn start() -> Self {
+        let (master, mut servers) = (plain_redis().await, Vec::new());
+        let mut map = redis::pipe();
+        for _ in 0..3 {
+            let node = plain_redis().await;
+            let config = Endpoint::new(node.host(), node.port());
+            let name = config.default_name();
+            let text = serde_json::json!({ "config": config, "weight": 1, "up": true, "name": name, "stateChangeTime": 1 });
+            map.hset(NODE_SET_KEY, name, text.to_string()).ignore();
+            servers.push(node);
+        }
+        map.set(EPOCH_KEY, 1).ignore();
+        map.exec_async(&mut connect(master.port()).await).await.unwrap();
+        let url = MasterUrl::new("127.0.0.1", master.port()).unwrap();
+        servers.push(master);
+        let mut proxies = Vec::new();
+        for _ in 0..2 {
+            let free = free_address();
+            let announce = ProxyAddress { host: "127.0.0.1".to_owned(), port: free.port() };
+            let config = Config::new(Source::Master(url.clone()), format!("{free}").parse().unwrap());
+            proxies.push((free.port(), start_proxy(Config { announce: Some(announce), ..config }).await));
+        }
+        let announced = Announced { proxies, servers };
+        for (port, _) in &announced.proxies {
+            announced.await_known(*port, 2).await;
+        }
+        announced
+    }
+
+    /// Waits until the proxy at `port` lists so many.
+    async fn await_known(&self, port: u16, count: usize) {
+        let mut connection = connect(port).await;
+        let what = format!("{count} proxies are known");
+        until(&what, async || ask(&mut connection, "CLUSTER NODES").await.lines().count() == count).await;
+        until("the nodes are up", async || ask(&mut connection, "CLUSTER INFO").await.contains("cluster_state:ok")).await;
+    }
+
+    async fn stop(self) {
+        for (_, proxy) in self.proxies {
+            proxy.stop().await;
+        }
+        for server in self.servers {
+            server.stop().await.unwrap();
+        }
+    }
+}
+
+async fn check(interpreter: impl Fn(&Path) -> PathBuf, program: &str, protocols: &[&str]) {
+    let Some(libraries) = client_libraries().await else { return };
+    let (interpreter, program) = (interpreter(libraries), script(program).display().to_string());
+    let (real, cluster) = tokio::join!(real_cluster(), FixedCluster::start());
+    for protocol in protocols {
+        flush(&real).await;
+        cluster.flush().await;
+        for port in [real.port(), cluster.port] {
+            let said = run(&interpreter, &[&program, &port.to_string(), *protocol], "").await;
+            assert_eq!((said.out.as_str(), said.err.as_str()), ("all well\n", ""));
+        }
+    }
+    cluster.stop().await;
+    real.stop().await.unwrap();
+}
+
+/// A client that knows of two proxies goes on with the other when the one that it works with goes away.
+async fn check_loss(interpreter: impl Fn(&Path) -> PathBuf, program: &str) {
+    let Some(libraries) = client_libraries().await else { return };
+    let (interpreter, program) = (interpreter(libraries), script(program).display().to_string());
+    let mut cluster = Announced::start().await;
+    let (port, lost) = cluster.proxies.remove(0);
+    let lose = async || {
+        lost.stop().await;
+        cluster.await_known(cluster.proxies[0].0, 1).await;
+    };
+    let said = run_around(interpreter, &[&program, &port.to_string(), "3", "lose"], lose).await;
+    assert_eq!(said, "all well");
+    cluster.stop().await;
+}
+
+fn python(libraries: &Path) -> PathBuf {
+    libraries.join("venv/bin/python")
+}
+
+fn node(_libraries: &Path) -> PathBuf {
+    "node".into()
+}
+
+#[tokio::test]
+async fn redis_py() {
+    check(python, "redis_py_cluster.py", &["2", "3"]).await;
+}
+
+#[tokio::test]
+async fn redis_py_loses_a_proxy() {
+    check_loss(python, "redis_py_cluster.py").await;
+}
+
+#[tokio::test]
+async fn ioredis() {
+    check(node, "ioredis_cluster.js", &["2", "3"]).await;
+}
+
+#[tokio::test]
+async fn ioredis_loses_a_proxy() {
+    check_loss(node, "ioredis_cluster.js").await;
+}
+
+#[tokio::test]
+async fn node_redis() {
+    check(node, "node_redis_cluster.js", &["2", "3"]).await;
+}
+
+#[tokio::test]
+async fn redis_cli() {
+    let (real, cluster) = tokio::join!(real_cluster(), FixedCluster::start());
+    for port in [real.port(), cluster.port].map(|port| port.to_string()) {
+        let cli = async |words: &str| {
+            let args: Vec<_> = ["-p", &port, "-c", "-e"].into_iter().chain(words.split(' ')).collect();
+            run("redis-cli", &args, "").await.out
+        };
+        for number in 0..5 {
+            assert_eq!(cli(&format!("set key{number} {number}")).await, "OK\n");
+            assert_eq!(cli(&format!("get key{number}")).await, format!("{number}\n"));
+        }
+        assert_eq!(cli("cluster keyslot {user1000}.following").await, "3443\n");
+        for words in ["readonly", "readwrite", "asking"] {
+            assert_eq!(cli(words).await, "OK\n");
+        }
+        let id = cli("cluster myid").await.trim().to_owned();
+        assert_eq!(id.len(), 40);
+        assert_eq!(cli(&format!("cluster replicas {id}")).await.trim(), "");
+        let nodes = cli("cluster nodes").await;
+        assert!(nodes.starts_with(&id) && nodes.contains("myself,master") && nodes.contains("0-16383"), "{nodes}");
+        assert!(cli("cluster shards").await.contains(&id));
+    }
+    cluster.stop().await;
+    real.stop().await.unwrap();
+}
