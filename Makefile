@@ -3,11 +3,13 @@
 CARGO ?= cargo
 # Further arguments of `vrc up`, as in: make up ARGS="--nodes 8 --listen :7379"
 ARGS ?=
+# Options of the fault runner, as in: make chaos CHAOS="--seed 7 --duration 600 --kinds node-kill,master-kill"
+CHAOS ?=
 # Options of the side-by-side benchmark, as in: make bench BENCH="--quick --workers 1,2"
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench bench-guard cargo redis
+.PHONY: help up test chaos lint bench bench-guard cargo redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,6 +19,10 @@ up: cargo redis ## Build, and run a whole cluster on this machine until Ctrl-C (
 
 test: cargo redis ## Run all tests, end to end ones against real redis servers
 	$(CARGO) test --workspace --no-fail-fast
+
+chaos: cargo redis ## Play faults to a whole cluster under checked traffic (CHAOS="--seed 7 --duration 600"; all: CHAOS=--help)
+	$(CARGO) build -p vrc -p vrc-chaos
+	@target/debug/vrc-chaos $(CHAOS)
 
 lint: cargo ## Check formatting, and what clippy has to say
 	$(CARGO) fmt --check

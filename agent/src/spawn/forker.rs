@@ -24,7 +24,10 @@ struct Job {
 }
 
 /// Starts `command`, whose process dies with this program (on Linux) and when its [`Child`] is dropped.
-pub(super) async fn spawn(mut command: Command) -> io::Result<Child> {
+///
+/// # Errors
+/// If it cannot be started.
+pub async fn spawn(mut command: Command) -> io::Result<Child> {
     command.kill_on_drop(true);
     #[cfg(target_os = "linux")]
     die_with_this_program(&mut command);

@@ -15,6 +15,7 @@ mod process;
 mod supervisor;
 
 pub use error::SpawnError;
+pub use forker::spawn as start_child;
 pub use options::{RestartPolicy, SpawnOptions};
 pub use port::free_port;
 pub use process::RedisProcess;
