@@ -28,6 +28,8 @@ enum Rule {
     AnyValue,
     /// As the first, and errors only count if there is nothing else.
     AnyOk,
+    /// All replies, errors among them, by part.
+    Gather,
 }
 
 /// See [`Join::start_scan`].
@@ -36,6 +38,17 @@ struct NextCursor(Box<dyn Fn(u64) -> u64>);
 impl fmt::Debug for NextCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NextCursor")
+    }
+}
+
+/// See [`Join::start_gather`].
+struct Combine(Box<CombineReplies>);
+
+type CombineReplies = dyn FnOnce(&[&[u8]], &mut Vec<u8>);
+
+impl fmt::Debug for Combine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Combine")
     }
 }
 
@@ -63,6 +76,8 @@ pub struct Join {
     corrections: Vec<i64>,
     /// [`Rule::Scan`]: the client's cursor for a node's.
     next_cursor: Option<NextCursor>,
+    /// [`Rule::Gather`]: what makes one reply of all.
+    combine: Option<Combine>,
     /// Type byte of the first reply that was no error; 0 before it came.
     kind: u8,
     error: Vec<u8>,
@@ -81,6 +96,7 @@ impl Default for Join {
             numbers: Vec::new(),
             corrections: Vec::new(),
             next_cursor: None,
+            combine: None,
             kind: 0,
             error: Vec::new(),
         }
@@ -139,6 +155,14 @@ impl Join {
         self.elements.resize(parts, (0, 0));
     }
 
+    /// Starts over for a request whose replies `combine` makes one of: it is handed all of them by part, errors too, and an empty one
+    /// for a part whose reply could not be kept.
+    pub fn start_gather(&mut self, parts: usize, combine: impl FnOnce(&[&[u8]], &mut Vec<u8>) + 'static) {
+        self.start(Rule::Gather, parts);
+        self.elements.resize(parts, (0, 0));
+        self.combine = Some(Combine(Box::new(combine)));
+    }
+
     fn start(&mut self, rule: Rule, parts: usize) {
         self.rule = rule;
         self.parts_left = parts as u32;
@@ -156,7 +180,10 @@ impl Join {
     /// Takes one part's reply, whole. Returns whether it was the last.
     pub fn add(&mut self, part: u16, reply: &[u8]) -> bool {
         debug_assert!(self.parts_left > 0);
-        if matches!(reply.first(), Some(b'-' | b'!')) {
+        if self.rule == Rule::Gather {
+            // One that cannot be kept stays empty, which says as much.
+            let _ = self.take(part, reply);
+        } else if matches!(reply.first(), Some(b'-' | b'!')) {
             self.fail(reply);
         } else if (self.error.is_empty() || self.rule == Rule::AnyOk) && self.take(part, reply).is_none() {
             self.fail(b"-ERR a node's reply to a part of this command had an unexpected form\r\n");
@@ -186,6 +213,7 @@ impl Join {
 
     /// Gives back what is more than the next request is likely to need. To be called also on a join whose reply nobody wants.
     pub fn trim(&mut self) {
+        self.combine = None;
         self.bytes.clear();
         self.bytes.shrink_to(KEEP_BYTES);
         self.elements.clear();
@@ -228,6 +256,13 @@ impl Join {
                 out.extend_from_slice(&self.bytes);
             }
             Rule::Scan => out.extend_from_slice(&self.bytes),
+            Rule::Gather => {
+                let replies: Vec<_> =
+                    self.elements.iter().map(|&(start, len)| &self.bytes[start as usize..(start + len) as usize]).collect();
+                if let Some(Combine(combine)) = self.combine.take() {
+                    combine(&replies, out);
+                }
+            }
             Rule::AnyValue => {
                 let replies = |at: usize| {
                     let (start, len) = self.elements[at % self.elements.len()];
@@ -311,7 +346,7 @@ impl Join {
                 self.bytes.extend_from_slice(elements.next()?);
                 Some(())
             }
-            Rule::AnyValue => {
+            Rule::AnyValue | Rule::Gather => {
                 *self.elements.get_mut(usize::from(part))? =
                     (u32::try_from(self.bytes.len()).ok()?, u32::try_from(reply.len()).ok()?);
                 self.bytes.extend_from_slice(reply);
@@ -476,6 +511,17 @@ mod tests {
             join.finish(&mut out);
             assert_eq!(String::from_utf8(out).unwrap(), expect);
         }
+    }
+
+    #[test]
+    fn gathered_replies_come_by_part_and_errors_too() {
+        let mut join = Join::default();
+        join.start_gather(3, |replies, out| out.extend_from_slice(&replies.join(&b"|"[..])));
+        assert!(!join.add(2, b":2\r\n") && !join.add(0, b"-ERR no\r\n"));
+        assert!(join.add(1, b":1\r\n"));
+        let mut out = Vec::new();
+        join.finish(&mut out);
+        assert_eq!(out, b"-ERR no\r\n|:1\r\n|:2\r\n");
     }
 
     #[test]

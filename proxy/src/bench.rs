@@ -29,8 +29,14 @@ struct Client {
 impl HotPath {
     /// Clients that each say one of `pipelines` a round, of whole requests; `answer` gives a node's reply to one.
     pub fn new(topology: Topology, pipelines: Vec<Vec<u8>>, answer: fn(Args<'_>) -> Vec<u8>) -> Self {
-        let identity =
-            Identity { run_id: String::new(), port: 0, placement: "slots", workers: 1, started_at: SystemTime::UNIX_EPOCH };
+        let identity = Identity {
+            run_id: String::new(),
+            port: 0,
+            placement: "slots",
+            workers: 1,
+            clients_max: 100,
+            started_at: SystemTime::UNIX_EPOCH,
+        };
         let settings = Settings {
             timeout_ms: 1_000,
             password: None,

@@ -203,6 +203,7 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
                 PlacementKind::Legacy => "legacy",
             },
             workers: config.workers,
+            clients_max: config.clients_max,
             started_at,
         }),
         announce: config.announce.clone(),

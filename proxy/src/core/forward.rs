@@ -360,9 +360,12 @@ impl Core {
                 None if command.way == Way::Scan => self.scan_past(waiter),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
-            (Ok(Route::Local | Route::Wait(_) | Route::WaitAnywhere), _) => {
-                unreachable!("never queued on a connection that others share")
-            }
+            // What the proxy asks a node for to answer it itself (INFO, CONFIG).
+            (Ok(Route::Local), _) => match origin {
+                Some(backend) => self.requeue(backend, waiter, args.bytes()),
+                None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
+            },
+            (Ok(Route::Wait(_) | Route::WaitAnywhere), _) => unreachable!("never queued on a connection that others share"),
             (Err(refusal), _) => self.fail(waiter, &refusal.to_string()),
         }
     }

@@ -1,35 +1,121 @@
-//! `INFO`: what the proxy says of itself, in redis's sections.
+//! `INFO`: what the proxy says of itself and of the cluster, in redis's sections.
+//!
+//! What only the nodes know, all that are up are asked for, and it is merged to what one redis with all their keys would say. A node
+//! that does not answer is named in each section that lacks its part: INFO has to work when something is wrong.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
-use vrc_cluster::resp::{Args, encode};
+use vrc_cluster::{
+    info::{self, Info, OfNode},
+    resp::{Args, Proto, encode},
+    route::Refusal,
+};
 
-use super::Core;
+use super::{
+    Core, Flow,
+    backend::{Lane, State},
+};
 
-const SECTIONS: [&str; 6] = ["server", "clients", "stats", "replication", "cluster", "vrc"];
+/// All sections in redis's order, and whether the proxy answers for itself.
+const SECTIONS: [(&str, By); 14] = [
+    ("server", By::Proxy),
+    ("clients", By::Proxy),
+    ("memory", By::Nodes),
+    ("persistence", By::Nodes),
+    ("stats", By::Nodes),
+    ("replication", By::Proxy),
+    ("cpu", By::Nodes),
+    ("modules", By::Nodes),
+    ("commandstats", By::Nodes),
+    ("errorstats", By::Nodes),
+    ("latencystats", By::Nodes),
+    ("cluster", By::Proxy),
+    ("keyspace", By::Nodes),
+    ("vrc", By::Proxy),
+];
+
+/// Sections that only come when asked for, or with `all` and `everything`.
+const ON_REQUEST: [&str; 2] = ["commandstats", "latencystats"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Proxy,
+    Nodes,
+}
+
+/// Which field says that a section lacks some nodes' part.
+const SILENT: &str = "vrc_silent_nodes";
+
+/// An answer in the making.
+struct Draft {
+    proto: Proto,
+    /// Every wanted section, with its text where that is there already.
+    sections: Vec<(&'static str, Option<String>)>,
+    /// Name and host of each node that was asked, in the order of the parts.
+    asked: Vec<(String, String)>,
+    /// Names of nodes that were not worth asking.
+    silent: Vec<String>,
+    guests: bool,
+    /// What the proxy itself counts of the section `stats`.
+    stats: Vec<(&'static str, u64)>,
+    /// To be added to the nodes' own.
+    errors: u64,
+}
 
 impl Core {
-    pub(super) fn info(&mut self, index: u32, args: Args<'_>) {
-        let wanted = |section: &str| {
-            args.len() == 1
-                || args.iter().skip(1).any(|arg| {
-                    arg.eq_ignore_ascii_case(section.as_bytes())
-                        || [b"all".as_slice(), b"default", b"everything"].iter().any(|all| arg.eq_ignore_ascii_case(all))
-                })
-        };
-        let mut text = String::new();
-        for section in SECTIONS.into_iter().filter(|section| wanted(section)) {
-            if !text.is_empty() {
-                text.push_str("\r\n");
-            }
-            self.section(section, &mut text);
+    /// `INFO [section …]`.
+    pub(super) fn info(&mut self, index: u32, args: Args<'_>) -> Flow {
+        let wanted: Vec<_> = SECTIONS.into_iter().filter(|(name, _)| is_wanted(name, args)).collect();
+        let asks = wanted.iter().any(|(_, by)| *by == By::Nodes);
+        if asks && self.up.is_empty() && wanted.iter().all(|(_, by)| *by == By::Nodes) {
+            self.refuse(index, Refusal::NoNodeUp.to_string());
+            return Flow::Next;
         }
-        let proto = self.sessions[index as usize].proto;
-        self.answer_now(index, |out| encode::verbatim(out, proto, &text));
+        let (mut asked, mut silent, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        for at in 0..if asks { self.up.len() } else { 0 } {
+            let node = self.up[at];
+            let backend = self.backend_of(node, Lane::new(self.sessions[index as usize].proto, 0, false));
+            let of = &self.topology.nodes()[usize::from(node)];
+            let (name, host) = (of.name.to_string(), of.endpoint.host.clone());
+            if self.unreachable(backend).is_some() {
+                silent.push(name);
+                // So that it is found when it is back.
+                if self.backends[backend as usize].state == State::Idle {
+                    self.connect(backend);
+                }
+            } else {
+                asked.push((name, host));
+                targets.push((backend, 0));
+            }
+        }
+        let sum = self.all_stats.sum();
+        let draft = Draft {
+            proto: self.sessions[index as usize].proto,
+            sections: wanted.into_iter().map(|(name, by)| (name, (by == By::Proxy).then(|| self.section(name)))).collect(),
+            asked,
+            silent,
+            guests: self.topology.options().guest_databases,
+            stats: vec![
+                ("total_connections_received", sum.connections_total),
+                ("total_commands_processed", sum.commands_total),
+                ("total_net_input_bytes", sum.bytes_in),
+                ("total_net_output_bytes", sum.bytes_out),
+                ("client_output_buffer_limit_disconnections", sum.cut_off_total),
+            ],
+            errors: sum.errors_total,
+        };
+        if targets.is_empty() {
+            self.answer_now(index, |out| draft.finish(&[], out));
+            return Flow::Next;
+        }
+        let count = targets.len();
+        self.forward_to(index, &targets, args, |join| join.start_gather(count, |replies, out| draft.finish(replies, out)))
     }
 
-    fn section(&self, section: &str, text: &mut String) {
-        let mut field = |name: &str, value: &dyn std::fmt::Display| {
+    /// A section that is the proxy's own.
+    fn section(&self, section: &str) -> String {
+        let mut text = String::new();
+        let mut field = |name: &str, value: &dyn Display| {
             // Writing to a String cannot fail.
             let _ = write!(text, "{name}:{value}\r\n");
         };
@@ -37,34 +123,42 @@ impl Core {
         let sum = self.all_stats.sum();
         match section {
             "server" => {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 let uptime = identity.started_at.elapsed().unwrap_or_default().as_secs();
                 field("# Server\r\nredis_version", &self.redis_version());
+                field("redis_git_sha1", &"00000000");
+                field("redis_git_dirty", &0);
                 field("redis_mode", &"standalone");
                 field("os", &std::env::consts::OS);
                 field("arch_bits", &usize::BITS);
                 field("process_id", &std::process::id());
                 field("run_id", &identity.run_id);
                 field("tcp_port", &identity.port);
+                field("server_time_usec", &now.as_micros());
                 field("uptime_in_seconds", &uptime);
                 field("uptime_in_days", &(uptime / 86_400));
+                field("config_file", &"");
                 field("vrc_version", &env!("CARGO_PKG_VERSION"));
             }
             "clients" => {
                 field("# Clients\r\nconnected_clients", &sum.clients);
+                field("cluster_connections", &0);
+                field("maxclients", &identity.clients_max);
                 field("blocked_clients", &sum.blocked);
                 field("paused_clients", &sum.paused);
-            }
-            "stats" => {
-                field("# Stats\r\ntotal_connections_received", &sum.connections_total);
-                field("total_commands_processed", &sum.commands_total);
-                field("total_net_input_bytes", &sum.bytes_in);
-                field("total_net_output_bytes", &sum.bytes_out);
-                field("total_error_replies", &sum.errors_total);
-                field("client_output_buffer_limit_disconnections", &sum.cut_off_total);
             }
             "replication" => {
                 field("# Replication\r\nrole", &"master");
                 field("connected_slaves", &0);
+                field("master_failover_state", &"no-failover");
+                field("master_replid", &identity.run_id);
+                field("master_replid2", &"0".repeat(40));
+                field("master_repl_offset", &0);
+                field("second_repl_offset", &-1);
+                field("repl_backlog_active", &0);
+                field("repl_backlog_size", &0);
+                field("repl_backlog_first_byte_offset", &0);
+                field("repl_backlog_histlen", &0);
             }
             "cluster" => field("# Cluster\r\ncluster_enabled", &0),
             _ => {
@@ -72,6 +166,7 @@ impl Core {
                 field("vrc_epoch", &self.topology.epoch());
                 field("vrc_nodes_known", &self.topology.nodes().len());
                 field("vrc_nodes_up", &self.up.len());
+                field("vrc_proxies", &self.settings.peers.load().len().max(1));
                 field("vrc_workers", &identity.workers);
                 field("vrc_node_connections", &sum.backends_up);
                 field("vrc_requests_forwarded", &sum.forwarded_total);
@@ -79,10 +174,10 @@ impl Core {
                 field("vrc_requests_rerouted", &sum.rerouted_total);
                 field("vrc_client_pauses", &sum.pauses_total);
                 field("vrc_client_protocol_errors", &sum.protocol_errors);
-                for (node, share) in self.topology.nodes().iter().zip(self.topology.shares()) {
+                for (number, (node, share)) in self.topology.nodes().iter().zip(self.topology.shares()).enumerate() {
                     let state = if node.up { "up" } else { "down" };
                     field(
-                        &format!("vrc_node_{}", node.name.replace([':', '='], "_")),
+                        &format!("vrc_node{number}"),
                         &format!(
                             "name={},address={},state={state},weight={},share={share:.4}",
                             node.name,
@@ -93,5 +188,71 @@ impl Core {
                 }
             }
         }
+        text
     }
+}
+
+fn is_wanted(section: &str, args: Args<'_>) -> bool {
+    let by_default = !ON_REQUEST.contains(&section);
+    let asked_for = |arg: &[u8]| {
+        let is = |word: &str| arg.eq_ignore_ascii_case(word.as_bytes());
+        is(section) || is("all") || is("everything") || (by_default && is("default"))
+    };
+    if args.len() == 1 { by_default } else { args.iter().skip(1).any(asked_for) }
+}
+
+impl Draft {
+    /// Appends the answer, given the replies of the nodes that were asked.
+    fn finish(mut self, replies: &[&[u8]], out: &mut Vec<u8>) {
+        let mut answered = Vec::new();
+        for ((name, host), reply) in std::mem::take(&mut self.asked).into_iter().zip(replies) {
+            match text(reply) {
+                Some(text) => answered.push(OfNode { host, info: Info::parse(&text) }),
+                None => self.silent.push(name),
+            }
+        }
+        let mut merged = Info::merge(&answered, self.guests);
+        for (name, value) in &self.stats {
+            merged.set("stats", name, value);
+        }
+        let node_errors = merged.get("stats", "total_error_replies").and_then(|count| count.parse::<u64>().ok());
+        merged.set("stats", "total_error_replies", node_errors.unwrap_or_default().saturating_add(self.errors));
+        let mut all = String::new();
+        for (name, own) in &self.sections {
+            if !all.is_empty() {
+                all.push_str("\r\n");
+            }
+            match own {
+                Some(text) => all.push_str(text),
+                None => self.write_merged(&mut merged, name, &mut all),
+            }
+        }
+        encode::verbatim(out, self.proto, &all);
+    }
+
+    fn write_merged(&self, merged: &mut Info, name: &str, out: &mut String) {
+        // An older redis does not have all sections; an empty one is as much as it could say.
+        let spelled = info::SECTIONS.iter().find(|known| known.eq_ignore_ascii_case(name)).copied().unwrap_or_default();
+        if !self.silent.is_empty() {
+            merged.set(name, SILENT, self.silent.join(","));
+        }
+        if !merged.write(name, out) {
+            let _ = write!(out, "# {spelled}\r\n");
+            if !self.silent.is_empty() {
+                let _ = write!(out, "{SILENT}:{}\r\n", self.silent.join(","));
+            }
+        }
+    }
+}
+
+/// The text of a node's reply, `None` for an error and for what is no text.
+fn text(reply: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
+    let header_end = reply.iter().position(|byte| *byte == b'\n')? + 1;
+    let body = reply[header_end..].strip_suffix(b"\r\n")?;
+    let text = match reply[0] {
+        b'$' => body,
+        b'=' => body.strip_prefix(b"txt:")?,
+        _ => return None,
+    };
+    Some(String::from_utf8_lossy(text))
 }

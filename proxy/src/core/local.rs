@@ -50,7 +50,7 @@ impl Core {
             // Any proxy serves any slot, to read and to write.
             "asking" | "readonly" | "readwrite" => self.ok(index),
             name if name.starts_with("cluster|") => self.cluster(index, command.own_name(), args),
-            "info" => self.info(index, args),
+            "info" => return self.info(index, args),
             "lastsave" => {
                 let started = self.settings.identity.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 self.answer_now(index, |out| encode::integer(out, started as i64));

@@ -108,6 +108,7 @@ pub(crate) struct Identity {
     pub(crate) port: u16,
     pub(crate) placement: &'static str,
     pub(crate) workers: usize,
+    pub(crate) clients_max: usize,
     pub(crate) started_at: std::time::SystemTime,
 }
 

@@ -48,6 +48,9 @@ fn a_killed_nodes_keys_answer_from_the_others_and_it_comes_back_empty() {
         }
     }
     assert_values(&mut clients[0], &others, Some("before"));
+    // What guest databases hold counts as the client's.
+    let keyspace: String = redis::cmd("INFO").arg("keyspace").query(&mut clients[0]).unwrap();
+    assert_eq!(keyspace, "# Keyspace\r\ndb0:keys=2000,expires=0,avg_ttl=0\r\n");
 
     cluster.nodes.get_mut(&victim).unwrap().redis.restart();
     cluster.await_up(4);
