@@ -12,7 +12,7 @@ use vrc_cluster::{
     resp::{Proto, ReplyFramer, encode},
 };
 
-use crate::core::Lane;
+use crate::core::{Lane, TrackingOptions};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -27,52 +27,101 @@ pub(crate) enum ConnectError {
     Tls,
 }
 
-/// Connects to a node and makes the connection what its lane says, within `limit`.
-pub(crate) async fn connect(endpoint: &Endpoint, lane: Lane, limit: Duration) -> Result<TcpStream, ConnectError> {
+/// A connection that is what its lane says.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) stream: TcpStream,
+    /// The second connection that invalidations come by, where they cannot come by the first.
+    pub(crate) feed: Option<TcpStream>,
+}
+
+/// Connects to a node and makes the connection what its lane says, within `limit`. With `tracking` the node tracks what is read over
+/// it.
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+    lane: Lane,
+    tracking: Option<&TrackingOptions>,
+    limit: Duration,
+) -> Result<Opened, ConnectError> {
     if endpoint.other.get("tls").is_some_and(|tls| !tls.is_null() && tls != false) {
         return Err(ConnectError::Tls);
     }
-    timeout(limit, open(endpoint, lane)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+    timeout(limit, open(endpoint, lane, tracking)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
 }
 
-async fn open(endpoint: &Endpoint, lane: Lane) -> Result<TcpStream, ConnectError> {
+async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions>) -> Result<Opened, ConnectError> {
+    let mut commands = set_up(endpoint, lane);
+    let mut feed = None;
+    if let Some(options) = tracking {
+        let mut args = words(&["CLIENT", "TRACKING", "ON"]);
+        if lane.proto == Proto::Resp2 || (options.noloop && options.broadcast.is_some()) {
+            // RESP2 has no pushes, and the session of the other sort may turn to RESP2.
+            let mut commands = set_up(endpoint, Lane::new(Proto::Resp3, 0, false));
+            commands.push(("CLIENT ID", words(&["CLIENT", "ID"])));
+            let (stream, id) = open_one(endpoint, commands).await?;
+            feed = Some(stream);
+            args.push(b"REDIRECT".to_vec());
+            args.push(id.trim_ascii_end().strip_prefix(b":").unwrap_or_default().to_vec());
+        }
+        if options.noloop {
+            args.push(b"NOLOOP".to_vec());
+        }
+        if let Some(prefixes) = &options.broadcast {
+            args.push(b"BCAST".to_vec());
+            args.extend(prefixes.iter().flat_map(|prefix| [b"PREFIX".to_vec(), prefix.to_vec()]));
+        }
+        commands.push(("CLIENT TRACKING", args));
+    }
+    let (stream, _) = open_one(endpoint, commands).await?;
+    Ok(Opened { stream, feed })
+}
+
+/// Opens a connection on which these commands are not refused. Returns the last one's reply with it.
+async fn open_one(
+    endpoint: &Endpoint,
+    commands: Vec<(&'static str, Vec<Vec<u8>>)>,
+) -> Result<(TcpStream, Vec<u8>), ConnectError> {
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.set_nodelay(true)?;
-    let commands = set_up(endpoint, lane);
     let mut request = Vec::new();
     for (_, args) in &commands {
         encode::request(&mut request, args);
     }
     stream.write_all(&request).await?;
-    // Nothing else has been asked, so nothing behind these replies can be read too early.
+    // Nothing else has been asked, so nothing behind these replies can be read too early. Where keys are told of that nobody has read,
+    // that may come at once: whoever listens is told of all keys when the connection stands.
     let mut input = Vec::new();
+    let mut last = Vec::new();
     for (command, _) in commands {
-        let reply = reply(&mut stream, &mut input).await?;
-        if reply[0] == b'-' {
-            let error = String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
+        last = reply(&mut stream, &mut input).await?;
+        if last[0] == b'-' {
+            let error = String::from_utf8_lossy(&last[1..]).trim_end().to_owned();
             return Err(ConnectError::Refused { command, error });
         }
     }
-    Ok(stream)
+    Ok((stream, last))
+}
+
+fn words(args: &[&str]) -> Vec<Vec<u8>> {
+    args.iter().map(|arg| arg.as_bytes().to_vec()).collect()
 }
 
 /// The commands that make a new connection what its lane says, each with the name that an error is told by.
-fn set_up(endpoint: &Endpoint, lane: Lane) -> Vec<(&'static str, Vec<String>)> {
-    let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+fn set_up(endpoint: &Endpoint, lane: Lane) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let mut commands = Vec::new();
     match (&endpoint.username, &endpoint.password) {
-        (Some(user), Some(password)) => commands.push(("AUTH", owned(&["AUTH", user, password]))),
-        (None, Some(password)) => commands.push(("AUTH", owned(&["AUTH", password]))),
+        (Some(user), Some(password)) => commands.push(("AUTH", words(&["AUTH", user, password]))),
+        (None, Some(password)) => commands.push(("AUTH", words(&["AUTH", password]))),
         (_, None) => {}
     }
     if lane.proto == Proto::Resp3 {
-        commands.push(("HELLO 3", owned(&["HELLO", "3"])));
+        commands.push(("HELLO 3", words(&["HELLO", "3"])));
     }
     if lane.db != 0 {
-        commands.push(("SELECT", owned(&["SELECT", &lane.db.to_string()])));
+        commands.push(("SELECT", words(&["SELECT", &lane.db.to_string()])));
     }
     // Also where there is nothing to set up: a connection that is accepted but not answered is not up.
-    commands.push(("CLIENT SETNAME", owned(&["CLIENT", "SETNAME", "vrc-proxy"])));
+    commands.push(("CLIENT SETNAME", words(&["CLIENT", "SETNAME", "vrc-proxy"])));
     commands
 }
 

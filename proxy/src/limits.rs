@@ -38,6 +38,17 @@ pub(crate) const PRIVATE_MAX: usize = 4096;
 /// Of those, how many are kept for the next who needs one.
 pub(crate) const PRIVATE_IDLE_MAX: usize = 32;
 
+/// Keys that one worker remembers the readers of; past it, some key counts as changed for each that is read.
+pub(crate) const TRACKED_KEYS_MAX: usize = 256 * 1024;
+/// Likewise readers of keys.
+pub(crate) const TRACKED_ITEMS_MAX: usize = 1024 * 1024;
+/// Likewise bytes of keys.
+pub(crate) const TRACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys that are named to a client when they go all at once; of more it is told to forget everything.
+pub(crate) const INVALID_KEYS_MAX: usize = 1024;
+/// Different sets of prefixes that the clients of one worker may track with BCAST; each takes a connection to every node.
+pub(crate) const BROADCASTS_MAX: usize = 64;
+
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;
 /// Databases that a client may select where the others are guest databases.

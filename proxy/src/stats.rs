@@ -83,6 +83,14 @@ counters! {
     Gauge paused,
     #[doc = "Clients that wait for data (BLPOP and its kin) now."]
     Gauge blocked,
+    #[doc = "Clients that are told of changes to what they have read."]
+    Gauge tracking_clients,
+    #[doc = "Keys whose readers are remembered."]
+    Gauge tracking_keys,
+    #[doc = "Readers of those keys."]
+    Gauge tracking_items,
+    #[doc = "Prefixes of keys that clients are told of."]
+    Gauge tracking_prefixes,
     #[doc = "Clients cut off because they left too much unread."]
     Counter cut_off_total,
     #[doc = "Node connections that stand now."]

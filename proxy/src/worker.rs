@@ -19,6 +19,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::{
+    net::TcpStream,
     sync::{Notify, mpsc, oneshot},
     task::{AbortHandle, LocalSet, spawn_local},
     time::{MissedTickBehavior, interval, sleep},
@@ -30,7 +31,9 @@ use vrc_cluster::{
 
 use crate::{
     connect::connect,
-    core::{ClientFilter, Core, Effect, Lane, Peer, SessionId, Settings},
+    core::{
+        ClientFilter, Core, Effect, Lane, Peer, RedirectTarget, Redirected, SessionId, Settings, TrackingOptions, TrackingRequest,
+    },
     limits::{GATHER_MS, READ_BYTES, TICK_MS},
     socket::{Reader, Socket, StdSocket, Writer},
     stats::AllStats,
@@ -46,6 +49,12 @@ pub(crate) enum Control {
     TopologyChanged,
     /// Tell this worker's lines of `CLIENT LIST`.
     ListClients { filter: ClientFilter, reply: oneshot::Sender<Vec<(u64, String)>> },
+    /// Tell whether a client is this worker's.
+    FindClient { client: u64, reply: oneshot::Sender<Option<SessionId>> },
+    /// An invalidation for a client of this worker, from one of another.
+    Invalidate { from_worker: usize, invalidation: Redirected },
+    /// The client that a session's invalidations were to go to is gone.
+    RedirectBroken { from: SessionId, client: u64 },
     /// Answer what is under way, take nothing more, and end.
     Stop,
 }
@@ -129,6 +138,7 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
         gather: Notify::new(),
         started: Instant::now(),
         clients: all[number].clients.clone(),
+        number,
         settled: all[number].settled.clone(),
         all,
         shared,
@@ -149,6 +159,15 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
             Control::ListClients { filter, reply } => {
                 // Whoever asked may have gone.
                 let _ = reply.send(worker.core.borrow().client_lines(&filter));
+            }
+            Control::FindClient { client, reply } => drop(reply.send(worker.core.borrow().find_client(client))),
+            Control::Invalidate { from_worker, invalidation } => {
+                worker.take_invalidation(from_worker, &invalidation);
+                worker.want_flush();
+            }
+            Control::RedirectBroken { from, client } => {
+                worker.core.borrow_mut().redirect_broken(from, client);
+                worker.want_flush();
             }
             Control::Stop => break,
         }
@@ -175,8 +194,19 @@ struct Worker {
     started: Instant,
     clients: Arc<AtomicUsize>,
     settled: Arc<AtomicU64>,
+    /// Its own number among all workers.
+    number: usize,
     all: Vec<WorkerHandle>,
     shared: Shared,
+}
+
+/// A node connection that is to be opened.
+struct Wanted {
+    endpoint: Endpoint,
+    lane: Lane,
+    tracking: Option<TrackingOptions>,
+    /// How long to wait before that, in ms.
+    after_ms: u64,
 }
 
 /// The sockets, by the core's indexes.
@@ -190,6 +220,8 @@ struct Io {
 struct Connection {
     writer: Rc<Writer>,
     reader_task: AbortHandle,
+    /// What reads a node's second connection, if it has one.
+    feed: Option<AbortHandle>,
     /// The reader, while its session is paused.
     parked: Option<Waker>,
     /// The task that waits for the socket's buffer to have room, while it has none.
@@ -199,6 +231,9 @@ struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.reader_task.abort();
+        if let Some(feed) = &self.feed {
+            feed.abort();
+        }
         if let Some(waiting) = &self.blocked {
             waiting.abort();
         }
@@ -332,16 +367,16 @@ impl Worker {
         self.want_flush();
     }
 
-    async fn run_backend(self: Rc<Self>, index: u32, incarnation: u32, endpoint: Endpoint, lane: Lane, after_ms: u64) {
-        if after_ms > 0 {
-            sleep(Duration::from_millis(after_ms)).await;
+    async fn run_backend(self: Rc<Self>, index: u32, incarnation: u32, wanted: Wanted) {
+        if wanted.after_ms > 0 {
+            sleep(Duration::from_millis(wanted.after_ms)).await;
         }
         let limit = Duration::from_millis(self.shared.settings.timeout_ms);
-        let stream = match connect(&endpoint, lane, limit).await {
-            Ok(stream) => stream,
+        let opened = match connect(&wanted.endpoint, wanted.lane, wanted.tracking.as_ref(), limit).await {
+            Ok(opened) => opened,
             Err(error) => return self.lose_backend(index, incarnation, &error.to_string()),
         };
-        let (mut reader, writer) = Socket::Tcp(stream).split();
+        let (mut reader, writer) = Socket::Tcp(opened.stream).split();
         if !self.core.borrow_mut().backend_up(index, incarnation) {
             // Nobody wants it any more.
             return;
@@ -353,8 +388,34 @@ impl Worker {
                 worker.lose_backend(index, incarnation, &reason);
             }
         });
-        put(&mut self.io.borrow_mut().backends, index, Connection::new(writer, me.abort_handle()));
+        let mut connection = Connection::new(writer, me.abort_handle());
+        connection.feed = opened.feed.map(|feed| self.read_feed(index, incarnation, feed));
+        put(&mut self.io.borrow_mut().backends, index, connection);
         self.want_flush();
+    }
+
+    /// Reads the second connection of a backend for as long as the first stands; without it the first is of no use.
+    fn read_feed(self: &Rc<Self>, index: u32, incarnation: u32, feed: TcpStream) -> AbortHandle {
+        let worker = self.clone();
+        let reading = spawn_local(async move {
+            let (mut reader, _writer) = Socket::Tcp(feed).split();
+            let reason = poll_fn(|cx| {
+                loop {
+                    let io = &mut *worker.io.borrow_mut();
+                    let len = match reader.poll_read(cx, &mut io.buffer) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(0)) => return Poll::Ready("its second connection closed".to_owned()),
+                        Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
+                        Poll::Ready(Ok(len)) => len,
+                    };
+                    worker.core.borrow_mut().feed_input(index, incarnation, &io.buffer[..len]);
+                    worker.want_flush();
+                }
+            })
+            .await;
+            worker.lose_backend(index, incarnation, &reason);
+        });
+        reading.abort_handle()
     }
 
     fn poll_backend(&self, cx: &mut Context<'_>, index: u32, incarnation: u32, reader: &mut Reader) -> Poll<String> {
@@ -408,6 +469,7 @@ impl Worker {
         self.carry_out_effects();
         self.flush_backends();
         self.flush_sessions();
+        self.redirect_invalidations();
         let mut core = self.core.borrow_mut();
         core.resume_paused();
         if core.is_gathering() && !self.gathering.replace(true) {
@@ -518,8 +580,9 @@ impl Worker {
         let effects = self.core.borrow_mut().take_effects();
         for effect in effects {
             match effect {
-                Effect::Connect { backend, incarnation, endpoint, lane, after_ms } => {
-                    spawn_local(self.clone().run_backend(backend, incarnation, endpoint, lane, after_ms));
+                Effect::Connect { backend, incarnation, endpoint, lane, tracking, after_ms } => {
+                    let wanted = Wanted { endpoint, lane, tracking, after_ms };
+                    spawn_local(self.clone().run_backend(backend, incarnation, wanted));
                 }
                 Effect::Disconnect { backend } => {
                     if let Some(connection) = self.io.borrow_mut().backends.get_mut(backend as usize) {
@@ -536,11 +599,53 @@ impl Worker {
                 Effect::Close { session } => self.close_session(session),
                 // If the channel is full, enough has been said already.
                 Effect::Suspect { node, reason } => drop(self.shared.suspicions.try_send(Suspicion { node, reason })),
+                Effect::FindClient { session, sequence, client, request } => {
+                    spawn_local(self.clone().find_client(session, sequence, client, request));
+                }
                 Effect::ListClients { session, sequence, filter } => {
                     spawn_local(self.clone().list_clients(session, sequence, filter));
                 }
             }
         }
+    }
+
+    /// Hands invalidations to the workers whose clients they are for.
+    fn redirect_invalidations(&self) {
+        let redirected = self.core.borrow_mut().take_redirected();
+        for invalidation in redirected {
+            if invalidation.to.worker == self.number {
+                self.take_invalidation(self.number, &invalidation);
+            } else {
+                self.all[invalidation.to.worker].tell(Control::Invalidate { from_worker: self.number, invalidation });
+            }
+        }
+    }
+
+    /// An invalidation for a client of this worker.
+    fn take_invalidation(&self, from_worker: usize, invalidation: &Redirected) {
+        let mut core = self.core.borrow_mut();
+        let Redirected { from, to, .. } = *invalidation;
+        if core.take_invalidation(to.session, invalidation.keys.as_deref()) {
+            return;
+        }
+        if from_worker == self.number {
+            core.redirect_broken(from, to.client);
+        } else {
+            self.all[from_worker].tell(Control::RedirectBroken { from, client: to.client });
+        }
+    }
+
+    async fn find_client(self: Rc<Self>, session: SessionId, sequence: u32, client: u64, request: Box<TrackingRequest>) {
+        let mut target = None;
+        for (worker, handle) in self.all.iter().enumerate() {
+            let (reply, answer) = oneshot::channel();
+            handle.tell(Control::FindClient { client, reply });
+            if let Ok(Some(session)) = answer.await {
+                target = Some(RedirectTarget { client, worker, session });
+            }
+        }
+        self.core.borrow_mut().redirect_found(session, sequence, *request, target);
+        self.want_flush();
     }
 
     async fn list_clients(self: Rc<Self>, session: SessionId, sequence: u32, filter: ClientFilter) {
@@ -566,7 +671,7 @@ impl Worker {
 
 impl Connection {
     fn new(writer: Writer, reader_task: AbortHandle) -> Self {
-        Connection { writer: Rc::new(writer), reader_task, parked: None, blocked: None }
+        Connection { writer: Rc::new(writer), reader_task, feed: None, parked: None, blocked: None }
     }
 }
 

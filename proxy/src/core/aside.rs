@@ -42,7 +42,8 @@ impl Asides {
 
 /// Whether a command is done beside a transaction's block rather than in it.
 pub(super) fn stands_aside(command: &Command) -> bool {
-    command.way == Way::PubSub
+    const OF_CLIENTS: [&str; 4] = ["client|caching", "client|getredir", "client|tracking", "client|trackinginfo"];
+    command.way == Way::PubSub || OF_CLIENTS.contains(&command.name)
 }
 
 impl Core {
@@ -104,7 +105,7 @@ impl Core {
         if command.name == "ssubscribe" {
             // As redis has it, of the three only this one.
             self.refuse(index, "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
-        } else if matches!(self.pubsub_command(index, command, args), Flow::Pause(_)) {
+        } else if matches!(self.dispatch(index, command, args), Flow::Pause(_)) {
             self.refuse(index, "ERR too much waits for the node already; the transaction is done but for this command");
         }
     }

@@ -15,23 +15,42 @@ use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX};
 use super::{
     private::Hold,
     session::{Sequence, SessionId, empty},
+    tracked::Tracked,
 };
 
 /// Which of a node's connections: nothing is translated on the way, so each protocol and each database has one of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Lane {
     pub(crate) proto: Proto,
     /// The node's database: a guest database's number where it is one.
     pub(crate) db: u8,
+    pub(crate) tracking: TrackingLane,
+}
+
+/// Whether the node tells a connection which of the keys that were read over it have changed: see `tracked`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum TrackingLane {
+    #[default]
+    Off,
+    /// It does, for all clients that share the lane.
+    Shared,
+    /// It does, for this session alone: the node has to tell its writes from those of others.
+    Own { session: u32 },
 }
 
 impl Lane {
-    /// How many lanes a node can have.
-    pub(crate) const COUNT: usize = 32;
+    /// How many lanes a node can have that clients share.
+    pub(crate) const COUNT: usize = 64;
 
     #[inline]
     pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
-        Lane { proto, db: if guest { db + GUEST_OFFSET } else { db } }
+        Lane { proto, db: if guest { db + GUEST_OFFSET } else { db }, tracking: TrackingLane::Off }
+    }
+
+    /// The lane of the same clients at another owner of their keys; `self` is the lane as its clients know it.
+    #[inline]
+    pub(crate) fn at(self, guest: bool) -> Self {
+        Lane { tracking: self.tracking, ..Lane::new(self.proto, self.db, guest) }
     }
 
     /// Whether it is a guest database, where there are any.
@@ -44,10 +63,15 @@ impl Lane {
         if guests && self.is_guest() { Lane { db: self.db - GUEST_OFFSET, ..self } } else { self }
     }
 
-    /// 0 to [`Lane::COUNT`] - 1.
+    /// 0 to [`Lane::COUNT`] - 1; `None` for a lane of one session's own.
     #[inline]
-    pub(crate) fn index(self) -> usize {
-        (self.proto as usize) << 4 | usize::from(self.db & 15)
+    pub(crate) fn index(self) -> Option<usize> {
+        let shared = match self.tracking {
+            TrackingLane::Off => 0,
+            TrackingLane::Shared => 1,
+            TrackingLane::Own { .. } => return None,
+        };
+        Some(shared << 5 | (self.proto as usize) << 4 | usize::from(self.db & 15))
     }
 }
 
@@ -116,6 +140,8 @@ pub(crate) struct Backend {
     pub(crate) unreachable: Option<(u64, Box<str>)>,
     /// What it is held for, if it is one session's alone.
     pub(crate) hold: Option<Hold>,
+    /// What was read over it, if its lane is told of changes.
+    pub(crate) tracked: Option<Box<Tracked>>,
     /// When it was last asked whether it is there.
     pub(crate) pinged_ms: u64,
     /// Stands in the worker's list of backends with output.
@@ -144,6 +170,7 @@ impl Backend {
             failures: 0,
             unreachable: None,
             hold: None,
+            tracked: None,
             pinged_ms: 0,
             dirty: false,
             input: Vec::new(),
@@ -347,7 +374,7 @@ mod tests {
     use super::*;
 
     fn backend() -> Backend {
-        let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane { proto: Proto::Resp2, db: 0 });
+        let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane::new(Proto::Resp2, 0, false));
         backend.state = State::Up;
         for (sequence, request) in ["aaaa", "bbb", "cc"].into_iter().enumerate() {
             let waiter = Waiter::new(SessionId { index: 0, generation: 0 }, sequence as u32, 0);
@@ -405,8 +432,10 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for proto in [Proto::Resp2, Proto::Resp3] {
             for db in 0..16 {
-                let index = Lane { proto, db }.index();
-                assert!(index < Lane::COUNT && seen.insert(index));
+                for tracking in [TrackingLane::Off, TrackingLane::Shared] {
+                    let index = Lane { proto, db, tracking }.index().unwrap();
+                    assert!(index < Lane::COUNT && seen.insert(index));
+                }
             }
         }
         let guest = Lane::new(Proto::Resp2, 3, true);

@@ -69,7 +69,21 @@ impl Core {
         if session.transaction.is_some() && command.way != Way::Transaction && !matches!(command.name, "quit" | "reset") {
             return self.queue_command(index, command, args);
         }
-        let flow = match self.router.route(command, args, &self.topology) {
+        let flow = if session.tracking.is_none() {
+            self.dispatch(index, command, args)
+        } else {
+            self.dispatch_tracked(index, command, args)
+        };
+        if !matches!(flow, Flow::Pause(_)) {
+            self.counters.commands_total += 1;
+        }
+        flow
+    }
+
+    /// Has a command carried out, by whom it may concern.
+    #[inline]
+    pub(super) fn dispatch(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        match self.router.route(command, args, &self.topology) {
             Ok(Route::One(owner)) => self.forward(index, owner, args),
             Ok(Route::Local) => self.local(index, command, args),
             Ok(Route::Session) => self.session_command(index, command, args),
@@ -88,11 +102,7 @@ impl Core {
                 self.refuse_command(index, &refusal);
                 Flow::Next
             }
-        };
-        if !matches!(flow, Flow::Pause(_)) {
-            self.counters.commands_total += 1;
         }
-        flow
     }
 
     /// What depends on the session's state.
@@ -118,8 +128,7 @@ impl Core {
     /// The whole request to one node.
     #[inline(always)]
     pub(super) fn forward(&mut self, index: u32, owner: Owner, args: Args<'_>) -> Flow {
-        let session = &self.sessions[index as usize];
-        let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest));
+        let backend = self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest));
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
@@ -186,7 +195,7 @@ impl Core {
         self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
         let id = self.session_id(index);
         let session = &mut self.sessions[index as usize];
-        let lane = Lane::new(session.proto, session.db, false);
+        let lane = session.lane(false);
         let sequence = session.push(Slot::Join(join));
         self.queue_parts(Waiter::new(id, sequence, self.now_ms), lane, split, args);
         self.counters.split_total += 1;
@@ -194,8 +203,7 @@ impl Core {
     }
 
     fn make_part_ready(&mut self, index: u32, owner: Owner) -> Result<(), Flow> {
-        let session = &self.sessions[index as usize];
-        let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest));
+        let backend = self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest));
         self.make_ready(index, backend)
     }
 
@@ -207,7 +215,7 @@ impl Core {
         targets.clear();
         for part in 0..self.router.parts().len() {
             let of = self.router.parts()[part];
-            let backend = self.backend_of(of.owner.node, Lane::new(lane.proto, lane.db, of.owner.guest));
+            let backend = self.backend_of(of.owner.node, lane.at(of.owner.guest));
             let out = self.backends[backend as usize].out_mut();
             targets.push((backend, out.len()));
             encode::array(out, 1 + of.keys as usize * step);
@@ -229,15 +237,14 @@ impl Core {
 
     /// The whole request to every node that is up, and where it is about the keys of a database, to the guests of that database too.
     pub(super) fn forward_all(&mut self, index: u32, command: &'static Command, merge: Merge, args: Args<'_>) -> Flow {
-        let session = &self.sessions[index as usize];
-        let (proto, db) = (session.proto, session.db);
+        let lane = self.sessions[index as usize].lane(false);
         let mut targets = std::mem::take(&mut self.part_targets);
         targets.clear();
         for at in 0..self.up.len() {
             let node = self.up[at];
-            targets.push((self.backend_of(node, Lane::new(proto, db, false)), 0));
+            targets.push((self.backend_of(node, lane), 0));
             if command.acl.contains(Categories::KEYSPACE) && self.hosts[at] {
-                targets.push((self.backend_of(node, Lane::new(proto, db, true)), 0));
+                targets.push((self.backend_of(node, lane.at(true)), 0));
             }
         }
         let count = targets.len();
@@ -336,7 +343,7 @@ impl Core {
                 };
                 for part in 0..parts {
                     let owner = self.router.parts()[part].owner;
-                    let backend = self.backend_of(owner.node, Lane::new(lane.proto, lane.db, owner.guest));
+                    let backend = self.backend_of(owner.node, lane.at(owner.guest));
                     self.wake(backend, waiter);
                 }
                 self.queue_parts(Waiter { part, ..waiter }, lane, split, args);
@@ -360,6 +367,8 @@ impl Core {
                 None if command.way == Way::Scan => self.scan_past(waiter),
                 None => self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it"),
             },
+            // A PING that asked whether all invalidations have come.
+            (Ok(Route::Local), _) if command.name == "ping" => self.deliver(waiter, &pong(args)),
             // What the proxy asks a node for to answer it itself (INFO, CONFIG).
             (Ok(Route::Local), _) => match origin {
                 Some(backend) => self.requeue(backend, waiter, args.bytes()),
@@ -372,7 +381,7 @@ impl Core {
 
     /// Queues a request for its new owner; `lane` is the client's.
     pub(super) fn queue_again(&mut self, owner: Owner, lane: Lane, waiter: Waiter, request: &[u8]) {
-        let backend = self.backend_of(owner.node, Lane::new(lane.proto, lane.db, owner.guest));
+        let backend = self.backend_of(owner.node, lane.at(owner.guest));
         self.requeue(backend, waiter, request);
     }
 
@@ -416,6 +425,16 @@ impl Core {
         }
         Flow::Next
     }
+}
+
+/// The reply to a PING.
+pub(super) fn pong(args: Args<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match args.get(1) {
+        Some(text) => encode::bulk(&mut out, text),
+        None => encode::simple(&mut out, "PONG"),
+    }
+    out
 }
 
 /// A line that every HTTP request of some harm has. As redis does, the proxy closes at once: were it to go on, the request's body could

@@ -88,6 +88,8 @@ impl Core {
                 targets.push((backend, 0));
             }
         }
+        // What this worker's clients have just done shows.
+        self.publish();
         let sum = self.all_stats.sum();
         let draft = Draft {
             proto: self.sessions[index as usize].proto,
@@ -101,6 +103,9 @@ impl Core {
                 ("total_net_input_bytes", sum.bytes_in),
                 ("total_net_output_bytes", sum.bytes_out),
                 ("client_output_buffer_limit_disconnections", sum.cut_off_total),
+                ("tracking_total_keys", sum.tracking_keys),
+                ("tracking_total_items", sum.tracking_items),
+                ("tracking_total_prefixes", sum.tracking_prefixes),
             ],
             errors: sum.errors_total,
         };
@@ -144,6 +149,7 @@ impl Core {
                 field("# Clients\r\nconnected_clients", &sum.clients);
                 field("cluster_connections", &0);
                 field("maxclients", &identity.clients_max);
+                field("tracking_clients", &sum.tracking_clients);
                 field("blocked_clients", &sum.blocked);
                 field("paused_clients", &sum.paused);
             }

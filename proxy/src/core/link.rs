@@ -4,7 +4,7 @@ use vrc_cluster::{resp::ReplyFramer, topology::NodeIndex};
 
 use super::{
     Core, Effect, Lane, NO_BACKEND,
-    backend::{Backend, State},
+    backend::{Backend, State, TrackingLane},
     private::Hold,
     session::{append, empty},
 };
@@ -21,6 +21,7 @@ impl Core {
         backend.failures = 0;
         backend.unreachable = None;
         self.mark_backend(index);
+        self.listens_now(index);
         true
     }
 
@@ -50,6 +51,7 @@ impl Core {
                     && input[0] != b'>'
                     && backend.pending() > 0
                     && backend.hold.is_none()
+                    && backend.tracked.is_none()
                     && !backend.would_skip() =>
             {
                 let waiter = backend.pop().expect("somebody waits");
@@ -87,12 +89,17 @@ impl Core {
                     }
                     if reply[0] == b'>' {
                         // Nobody on a shared connection subscribes to anything.
+                        if backend.tracked.is_some() {
+                            self.invalidated(index, reply);
+                        }
                         continue;
                     }
                     if backend.skips() {
                         continue;
                     }
+                    let may_be_read = backend.tracked.is_some() || backend.hold.is_some();
                     match backend.pop() {
+                        Some(waiter) if may_be_read => self.deliver_read(index, waiter, reply),
                         Some(waiter) => self.deliver(waiter, reply),
                         None => break "it sent a reply that nobody asked for".to_owned(),
                     }
@@ -130,6 +137,7 @@ impl Core {
         let lost = backend.lose_sent();
         let node = backend.node.clone();
         if matches!(was, State::Retired { .. }) {
+            self.lose_tracked(index);
             self.free_backend(index);
         } else {
             backend.state = State::Idle;
@@ -142,6 +150,7 @@ impl Core {
         if !lost.is_empty() {
             tracing::warn!(node = %node, "lost the connection with {} commands unanswered: {reason}", lost.len());
         }
+        self.lose_tracked(index);
         self.fail_all(
             lost,
             &format!("NODEDOWN node {node} was lost before it answered ({reason}); the command may have been carried out"),
@@ -186,6 +195,7 @@ impl Core {
             incarnation: backend.incarnation,
             endpoint: backend.endpoint.clone(),
             lane: backend.lane,
+            tracking: backend.tracked.as_ref().map(|tracked| tracked.options.clone()),
             after_ms,
         });
     }
@@ -193,14 +203,18 @@ impl Core {
     /// The backend of a node and lane, made and connected if there is none.
     #[inline]
     pub(super) fn backend_of(&mut self, node: NodeIndex, lane: Lane) -> u32 {
-        let found = self.lanes[usize::from(node) * Lane::COUNT + lane.index()];
-        if found == NO_BACKEND { self.new_backend(node, lane) } else { found }
+        let Some(of_node) = lane.index() else { return self.own_lane(node, lane) };
+        let found = self.lanes[usize::from(node) * Lane::COUNT + of_node];
+        if found == NO_BACKEND { self.new_backend(node, lane, of_node) } else { found }
     }
 
     #[cold]
-    pub(super) fn new_backend(&mut self, node: NodeIndex, lane: Lane) -> u32 {
+    fn new_backend(&mut self, node: NodeIndex, lane: Lane, of_node: usize) -> u32 {
         let index = self.add_backend(node, lane);
-        self.lanes[usize::from(node) * Lane::COUNT + lane.index()] = index;
+        if lane.tracking == TrackingLane::Shared {
+            self.backends[index as usize].tracked = Some(Box::default());
+        }
+        self.lanes[usize::from(node) * Lane::COUNT + of_node] = index;
         index
     }
 
@@ -220,6 +234,8 @@ impl Core {
     pub(super) fn free_backend(&mut self, index: u32) {
         let backend = &mut self.backends[index as usize];
         debug_assert_eq!(backend.pending(), 0);
+        debug_assert!(backend.tracked.as_ref().is_none_or(|tracked| tracked.has_no_keys()));
+        backend.tracked = None;
         backend.state = State::Free;
     }
 

@@ -24,18 +24,28 @@ const SYNTAX_ERROR: &str = "ERR syntax error";
 impl Core {
     /// Answers a command. One that changes which node connections the session uses lets none after it overtake those before it.
     pub(super) fn local(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        if matches!(command.name, "hello" | "select" | "reset")
+            && let Some(flow) = self.before_own_lanes_change(index)
+        {
+            return flow;
+        }
         match command.name {
-            "ping" => self.ping(index, args),
+            "ping" => match self.ping_tracked(index, args) {
+                Some(flow) => return flow,
+                None => self.ping(index, args),
+            },
             "echo" => self.answer_now(index, |out| encode::bulk(out, &args[1])),
             "hello" => {
                 self.hello(index, args);
                 self.follow_session(index);
+                self.follow_own_broadcast(index);
                 return self.before_all_after(index);
             }
             "auth" => self.auth(index, args),
             "select" => {
                 self.select(index, args);
                 self.follow_session(index);
+                self.follow_own_broadcast(index);
                 return self.before_all_after(index);
             }
             "quit" => {
@@ -84,6 +94,9 @@ impl Core {
                 let proto = self.proto(index);
                 let line = self.client_line(index);
                 self.answer_now(index, |out| encode::verbatim(out, proto, &line));
+            }
+            "client|tracking" | "client|caching" | "client|getredir" | "client|trackinginfo" => {
+                return self.tracking_command(index, command, args);
             }
             "client|list" => self.client_list(index, args),
             "config|get" if self.settings.allow_node_config && !is_own_parameters(args) => return self.forward_any(index, args),
@@ -253,6 +266,7 @@ impl Core {
         self.sessions[index as usize].transaction = None;
         self.unwatch(index);
         self.drop_subscriptions(index);
+        self.stop_tracking(index);
         let authenticated = self.settings.password.is_none();
         let session = &mut self.sessions[index as usize];
         session.proto = Proto::Resp2;
@@ -350,13 +364,13 @@ impl Core {
         let subscribed = |kind| session.subscriptions.as_ref().map_or(0, |own| own.of(kind));
         format!(
             "id={} addr={peer} laddr={local} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf={} \
-             qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} user=default redir=-1 \
+             qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} user=default redir={} \
              resp={} lib-name={} lib-ver={}\n",
             session.id,
             session.name,
             self.now_ms.saturating_sub(session.opened_ms) / 1000,
             self.now_ms.saturating_sub(session.active_ms) / 1000,
-            if matches!(session.peer, Some(Peer::Unix { .. })) { "U" } else { "N" },
+            flags(session),
             session.db,
             subscribed(Kind::Channel),
             subscribed(Kind::Pattern),
@@ -368,6 +382,7 @@ impl Core {
             session.unread_bytes(),
             std::mem::size_of::<Session>() + session.input.capacity() + session.unread_bytes(),
             session.last_command,
+            session.tracking.as_ref().map_or(-1, |tracking| tracking.redirect()),
             if session.proto == Proto::Resp3 { 3 } else { 2 },
             session.lib_name,
             session.lib_ver,
@@ -413,6 +428,16 @@ impl Core {
             .min_by_key(|version| number(version))
             .unwrap_or(VERSION_WHERE_UNKNOWN)
             .to_owned()
+    }
+}
+
+/// What CLIENT LIST calls flags.
+fn flags(session: &Session) -> String {
+    let tracking = session.tracking.as_ref().map(|tracking| tracking.list_flags()).unwrap_or_default();
+    match session.peer {
+        Some(Peer::Unix { .. }) => format!("{tracking}U"),
+        _ if tracking.is_empty() => "N".to_owned(),
+        _ => tracking,
     }
 }
 

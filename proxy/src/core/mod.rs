@@ -11,6 +11,7 @@
 mod answer;
 mod aside;
 mod backend;
+mod broadcast;
 mod cluster;
 mod events;
 mod forward;
@@ -25,9 +26,11 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod tracked;
+mod tracking;
 mod transaction;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use vrc_cluster::{
     command::Resolver,
@@ -47,17 +50,21 @@ use crate::{
 
 pub(crate) use backend::Lane;
 use backend::{Backend, State};
+use broadcast::Broadcasts;
 use private::Hold;
 use session::{Pause, Session, Slot};
 pub(crate) use session::{Peer, SessionId};
 pub(crate) use topics::Kind as TopicKind;
 use topics::Topics;
+use tracked::TrackedSizes;
+pub(crate) use tracked::TrackingOptions;
+pub(crate) use tracking::{RedirectTarget, Redirected, TrackingRequest};
 
 /// What the core wants done that is not writing.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Open a connection and report [`Core::backend_up`] or [`Core::backend_lost`] with this incarnation.
-    Connect { backend: u32, incarnation: u32, endpoint: Endpoint, lane: Lane, after_ms: u64 },
+    Connect { backend: u32, incarnation: u32, endpoint: Endpoint, lane: Lane, tracking: Option<TrackingOptions>, after_ms: u64 },
     /// Close the backend's connection.
     Disconnect { backend: u32 },
     /// The session may be read from again.
@@ -68,6 +75,8 @@ pub(crate) enum Effect {
     Suspect { node: Arc<str>, reason: String },
     /// Gather the lines of `CLIENT LIST` from all workers and answer the command by [`Core::answer_later`].
     ListClients { session: SessionId, sequence: u32, filter: ClientFilter },
+    /// Ask all workers for the client of this number and report [`Core::redirect_found`].
+    FindClient { session: SessionId, sequence: u32, client: u64, request: Box<TrackingRequest> },
 }
 
 /// Which clients `CLIENT LIST` shows.
@@ -138,6 +147,8 @@ pub(crate) struct Core {
     backends: Vec<Backend>,
     /// The backend of each node and lane, [`NO_BACKEND`] where there is none yet; node-major.
     lanes: Vec<u32>,
+    /// Likewise of the lanes of one session's own.
+    own_lanes: HashMap<(NodeIndex, Lane), u32>,
     /// The nodes that are up.
     up: Vec<NodeIndex>,
     /// For each of `up`, whether it holds keys of others as their guest.
@@ -147,6 +158,10 @@ pub(crate) struct Core {
     /// Private connections that nobody needs now, and how many there are in all.
     idle_private: Vec<u32>,
     topics: Topics,
+    broadcasts: Broadcasts,
+    tracked_sizes: TrackedSizes,
+    /// Invalidations on their way to other connections.
+    redirected: Vec<Redirected>,
     private_count: usize,
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
@@ -182,12 +197,16 @@ impl Core {
             free_sessions: Vec::new(),
             backends: Vec::new(),
             lanes: Vec::new(),
+            own_lanes: HashMap::new(),
             up: Vec::new(),
             hosts: Vec::new(),
             joins: Vec::new(),
             free_joins: Vec::new(),
             idle_private: Vec::new(),
             topics: Topics::default(),
+            broadcasts: Broadcasts::default(),
+            tracked_sizes: TrackedSizes::default(),
+            redirected: Vec::new(),
             private_count: 0,
             part_targets: Vec::new(),
             random: worker as u64,
@@ -228,6 +247,7 @@ impl Core {
         }
         self.drop_subscriptions(id.index);
         self.topics.fences.retain(|fence| fence.session != id);
+        self.stop_tracking(id.index);
         let private = self.sessions[id.index as usize].private;
         for slot in self.sessions[id.index as usize].close() {
             if let Slot::Join(join) = slot {
@@ -334,6 +354,7 @@ impl Core {
             }
         }
         self.expire_subscribes(deadline_ms);
+        self.expire_broadcasts(deadline_ms);
         self.ping_listeners();
         self.publish();
     }
@@ -353,6 +374,9 @@ impl Core {
     fn publish(&mut self) {
         self.counters.backends_up = self.backends.iter().filter(|backend| backend.state == State::Up).count() as u64;
         self.counters.paused = self.paused.len() as u64;
+        self.counters.tracking_keys = self.tracked_sizes.keys as u64;
+        self.counters.tracking_items = self.tracked_sizes.items as u64;
+        self.counters.tracking_prefixes = self.broadcasts.prefixes() as u64;
         let waits = |backend: &&Backend| matches!(backend.hold, Some(Hold::Waiting { .. }));
         self.counters.blocked = self.backends.iter().filter(waits).count() as u64;
         self.stats.publish(&self.counters);
@@ -367,6 +391,7 @@ impl Core {
         self.hosts.extend(self.up.iter().map(|node| hosts[usize::from(*node)]));
         self.lanes.clear();
         self.lanes.resize(topology.nodes().len() * Lane::COUNT, NO_BACKEND);
+        self.own_lanes.clear();
         self.topology = topology;
         self.taken_up_ms = self.now_ms;
         self.unsettled = true;
@@ -383,11 +408,16 @@ impl Core {
             });
             match node {
                 Some(node) => {
-                    self.lanes[usize::from(node) * Lane::COUNT + backend.lane.index()] = index;
+                    match backend.lane.index() {
+                        Some(of_node) => self.lanes[usize::from(node) * Lane::COUNT + of_node] = index,
+                        None => drop(self.own_lanes.insert((node, backend.lane), index)),
+                    }
                     moved.push((Some(index), lane, unsent));
                     continue;
                 }
                 None if backend.state == State::Up => {
+                    self.lose_tracked(index);
+                    let backend = &mut self.backends[index as usize];
                     backend.state = State::Retired { until_ms: self.now_ms + RETIRE_MS };
                     self.retire_if_done(index);
                 }
@@ -401,8 +431,10 @@ impl Core {
         for (backend, lane, unsent) in moved {
             self.forward_again(backend, lane, unsent);
         }
+        self.recheck_tracked();
         self.check_private();
         self.move_topics();
+        self.move_broadcasts();
     }
 
     // ---- What the driver takes out ----

@@ -28,8 +28,10 @@ pub(crate) enum Hold {
     Waiting { session: SessionId, keys: HeldKeys, until_ms: u64 },
     /// A session's watched keys, all of one place.
     Watching { session: SessionId, keys: HeldKeys },
-    /// A node's topics, for all sessions: see `pubsub`.
+    /// A node's topics, for all sessions: see `topics`.
     Subscriber,
+    /// What a node says of all keys that begin in some way: see `broadcast`.
+    Broadcast,
     /// Nothing, once what was sent has been answered.
     Finishing,
 }
@@ -147,6 +149,10 @@ impl Core {
             self.subscriber_lost(index, reason);
             return;
         }
+        if self.backends[index as usize].hold == Some(Hold::Broadcast) {
+            self.broadcast_lost(index, reason);
+            return;
+        }
         let node = self.backends[index as usize].node.clone();
         self.effects.push(Effect::Suspect { node: node.clone(), reason: reason.to_owned() });
         self.end_hold(index, &format!("NODEDOWN node {node} was lost before it answered ({reason})"));
@@ -181,7 +187,16 @@ impl Core {
         let Some(backend) = session.private else { return };
         let before = self.backends[backend as usize].lane;
         let guest = self.topology.options().guest_databases && before.is_guest();
-        let lane = Lane::new(session.proto, session.db, guest);
+        self.change_lane(backend, Lane::new(session.proto, session.db, guest));
+    }
+
+    /// Makes a connection that one session has to itself one of another lane. What is under way on it is not disturbed.
+    pub(super) fn change_lane(&mut self, backend: u32, lane: Lane) {
+        let before = std::mem::replace(&mut self.backends[backend as usize].lane, lane);
+        if self.backends[backend as usize].state != State::Up && self.backends[backend as usize].hold.is_none() {
+            // It will be opened as what it is now.
+            return;
+        }
         let mut say = |args: [&str; 2]| {
             let mut request = Vec::new();
             encode::request(&mut request, &args);
@@ -193,7 +208,6 @@ impl Core {
         if lane.db != before.db {
             say(["SELECT", &lane.db.to_string()]);
         }
-        self.backends[backend as usize].lane = lane;
     }
 
     /// After a change of the map: nobody goes on waiting or watching at a node that is not the keys' any more.
@@ -202,7 +216,7 @@ impl Core {
             let backend = &self.backends[index as usize];
             let none = HeldKeys::new();
             let keys = match &backend.hold {
-                None | Some(Hold::Subscriber) => continue,
+                None | Some(Hold::Subscriber | Hold::Broadcast) => continue,
                 Some(Hold::Idle | Hold::Finishing) => &none,
                 Some(Hold::Waiting { keys, .. } | Hold::Watching { keys, .. }) => keys,
             };

@@ -11,7 +11,7 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow,
-    backend::{Lane, State, Waiter},
+    backend::{State, Waiter},
     session::{Sequence, SessionId, Slot},
     topics::{Kind, Name, PING, Pending},
 };
@@ -124,8 +124,7 @@ impl Core {
                 return Flow::Next;
             }
         };
-        let session = &self.sessions[index as usize];
-        let backend = self.backend_of(owner.node, Lane::new(session.proto, session.db, false));
+        let backend = self.backend_of(owner.node, self.sessions[index as usize].lane(false));
         let surplus = self.all_stats.audience.surplus_of_message(kind, &args[1]);
         if let Some(listener) = self.own_listener(index, kind, &args[1], owner) {
             return self.publish_to_itself(index, backend, listener, surplus, args);
@@ -212,10 +211,8 @@ impl Core {
 
     /// `PUBSUB NUMSUB channel …` and its kin.
     fn count_subscribers(&mut self, index: u32, kind: Kind, args: Args<'_>) -> Flow {
-        let session = &self.sessions[index as usize];
-        let (proto, db) = (session.proto, session.db);
-        let targets: Vec<_> =
-            self.up.clone().into_iter().map(|node| (self.backend_of(node, Lane::new(proto, db, false)), 0)).collect();
+        let lane = self.sessions[index as usize].lane(false);
+        let targets: Vec<_> = self.up.clone().into_iter().map(|node| (self.backend_of(node, lane), 0)).collect();
         let audience = &self.all_stats.audience;
         let surplus = |channel| audience.surplus_of_channel(kind, channel, self.nodes_counting(kind, channel));
         let surpluses: Vec<_> = args.iter().skip(2).map(surplus).collect();

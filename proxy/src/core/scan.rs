@@ -9,11 +9,7 @@ use vrc_cluster::{
     topology::NodeIndex,
 };
 
-use super::{
-    Core, Flow,
-    backend::{Lane, Waiter},
-    session::Slot,
-};
+use super::{Core, Flow, backend::Waiter, session::Slot};
 
 /// Bits of a cursor that tell where in the order of the nodes it stands: a tag of 16, whether the guest database is meant, and a 1
 /// that tells a scan which has begun from one which has not.
@@ -49,8 +45,7 @@ impl Core {
         };
         let stop = stops[at];
         let node_cursor = if stop.position == position { node_cursor } else { 0 };
-        let session = &self.sessions[index as usize];
-        let backend = self.backend_of(stop.node, Lane::new(session.proto, session.db, stop.guest));
+        let backend = self.backend_of(stop.node, self.sessions[index as usize].lane(stop.guest));
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
@@ -99,11 +94,9 @@ impl Core {
 
     /// RANDOMKEY asks every node, and takes one answer that is a key.
     pub(super) fn random_key(&mut self, index: u32, args: Args<'_>) -> Flow {
-        let session = &self.sessions[index as usize];
-        let (proto, db) = (session.proto, session.db);
+        let lane = self.sessions[index as usize].lane(false);
         let stops = self.stops();
-        let targets: Vec<_> =
-            stops.iter().map(|stop| (self.backend_of(stop.node, Lane::new(proto, db, stop.guest)), 0)).collect();
+        let targets: Vec<_> = stops.iter().map(|stop| (self.backend_of(stop.node, lane.at(stop.guest)), 0)).collect();
         // Any walk over the numbers does: what is random is each node's own choice.
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let first = (self.random >> 33) as usize % targets.len().max(1);

@@ -7,7 +7,13 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use vrc_cluster::resp::{Proto, RequestFramer};
 
-use super::{aside::Asides, pubsub::Subscriptions, transaction::Transaction};
+use super::{
+    aside::Asides,
+    backend::{Lane, TrackingLane},
+    pubsub::Subscriptions,
+    tracking::Tracking,
+    transaction::Transaction,
+};
 use crate::limits::{
     CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, SPARE_BUFFERS_MAX, SPARE_BYTES_MAX,
 };
@@ -84,6 +90,12 @@ pub(crate) struct Session {
     pub(crate) asides: Option<Box<Asides>>,
     /// What it listens to.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// What it is to be told of changes to what it has read.
+    pub(crate) tracking: Option<Box<Tracking>>,
+    /// Which node connections its commands take for that.
+    pub(crate) tracking_lane: TrackingLane,
+    /// Counts the times that it has forgotten all it had read: what it read before concerns it no more.
+    pub(crate) tracking_epoch: u32,
     /// The node connection that is this session's alone.
     pub(crate) private: Option<u32>,
     /// What WATCH watched is gone with its node: the next EXEC must fail.
@@ -128,6 +140,12 @@ impl Session {
         std::mem::replace(self, Session { generation, ..Session::default() }).slots
     }
 
+    /// The lane of its commands.
+    #[inline]
+    pub(crate) fn lane(&self, guest: bool) -> Lane {
+        Lane { tracking: self.tracking_lane, ..Lane::new(self.proto, self.db, guest) }
+    }
+
     /// Keeps bytes that could not be taken yet.
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
@@ -141,6 +159,22 @@ impl Session {
         let sequence = self.first.wrapping_add(self.slots.len() as u32);
         self.slots.push_back(slot);
         sequence
+    }
+
+    /// The number of the next command that takes a place in the row.
+    pub(crate) fn next_sequence(&self) -> Sequence {
+        self.first.wrapping_add(self.slots.len() as u32)
+    }
+
+    /// The number of the first command that is not answered yet.
+    pub(crate) fn first_sequence(&self) -> Sequence {
+        self.first
+    }
+
+    /// The last command whose reply is here and waits for its turn.
+    pub(crate) fn last_ready(&self) -> Option<Sequence> {
+        let place = self.slots.iter().rposition(|slot| matches!(slot, Slot::Ready { .. }))?;
+        Some(self.first.wrapping_add(place as u32))
     }
 
     /// The command at `sequence` goes on in parts, gathered in `join`.
@@ -218,7 +252,7 @@ impl Session {
     /// Whether it is in no mode in which a request may be more, or less, than it says.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.authenticated && self.transaction.is_none() && self.subscriptions.is_none()
+        self.authenticated && self.transaction.is_none() && self.subscriptions.is_none() && self.tracking.is_none()
     }
 
     /// Answers the command at `sequence` if that waits for the reply of one node, and tells whether it did.

@@ -17,6 +17,7 @@ use crate::limits::{CLIENT_PENDING_MAX, GATHER_BYTES_MAX};
 
 use super::*;
 
+mod caching;
 mod listening;
 
 const TIMEOUT_MS: u64 = 1_000;
@@ -52,6 +53,10 @@ struct Rig {
     /// Nodes that connections can be opened to.
     reachable: BTreeSet<String>,
     suspects: Vec<String>,
+    /// What nodes track: node, key, connections.
+    tracked: BTreeMap<(String, Vec<u8>), BTreeSet<u32>>,
+    /// What came on the second connection of each and was not handed on yet.
+    feeds: BTreeMap<u32, Vec<u8>>,
     now_ms: u64,
 }
 
@@ -101,6 +106,8 @@ impl Rig {
             wanted: Vec::new(),
             reachable: nodes.iter().map(|name| (*name).to_owned()).collect(),
             suspects: Vec::new(),
+            tracked: BTreeMap::new(),
+            feeds: BTreeMap::new(),
             now_ms: 0,
         }
     }
@@ -166,6 +173,11 @@ impl Rig {
                 Effect::Close { session } => self.core.session_closed(session),
                 Effect::Suspect { node, .. } => self.suspects.push(node.to_string()),
                 Effect::Resume { .. } => {}
+                Effect::FindClient { session, sequence, client, request } => {
+                    let found = self.core.find_client(client);
+                    let target = found.map(|session| RedirectTarget { client, worker: 0, session });
+                    self.core.redirect_found(session, sequence, *request, target);
+                }
                 Effect::ListClients { session, sequence, filter } => {
                     let lines: String = self.core.client_lines(&filter).into_iter().map(|(_, line)| line).collect();
                     self.core.answer_with_text(session, sequence, &lines);
@@ -204,13 +216,18 @@ impl Rig {
 
     /// The node carries out what whole requests it has, and keeps the replies.
     fn carry_out(&mut self, backend: u32) {
+        while let Some(args) = self.carry_out_one(backend) {
+            self.track(backend, &args);
+        }
+    }
+
+    fn carry_out_one(&mut self, backend: u32) -> Option<Vec<Vec<u8>>> {
         let name = self.core.backends[backend as usize].node.to_string();
         let data = self.data.entry(name).or_default();
         let Connected { input, replies, multi, seen } = self.nodes.get_mut(&backend).unwrap();
         let mut framer = RequestFramer::default();
-        while let Ok(Some(Frame::Multibulk(len))) = framer.advance(input) {
+        if let Ok(Some(Frame::Multibulk(len))) = framer.advance(input) {
             let args: Vec<Vec<u8>> = Args::new(&input[..len], framer.args()).iter().map(<[u8]>::to_vec).collect();
-            framer.reset();
             input.drain(..len);
             let name = String::from_utf8(args[0].to_ascii_lowercase()).unwrap();
             seen.push(name.clone());
@@ -243,7 +260,7 @@ impl Rig {
                 "multi" => {
                     *multi = Some((Vec::new(), 0));
                     encode::simple(replies, "OK");
-                    continue;
+                    return Some(args);
                 }
                 "exec" => {
                     let (inner, count) = multi.take().expect("MULTI comes first");
@@ -269,7 +286,9 @@ impl Rig {
                 }
                 None => replies.extend(reply),
             }
+            return Some(args);
         }
+        None
     }
 
     /// Hands the core at most `most` bytes of each node's replies. Returns whether there were none.
@@ -284,7 +303,8 @@ impl Rig {
                 self.core.backend_input(backend, incarnation, &bytes);
             }
         }
-        idle
+        self.redirect();
+        idle & self.feed()
     }
 
     /// Hands the core all replies of one node.
@@ -1126,7 +1146,7 @@ fn what_waits_for_a_node_keeps_its_database_when_the_map_changes() {
     rig.settle();
     assert_eq!(rig.got(client), "+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+OK\r\n");
     for &backend in rig.nodes.keys() {
-        assert_eq!(rig.core.backends[backend as usize].lane, Lane { proto: Proto::Resp2, db: 0 });
+        assert_eq!(rig.core.backends[backend as usize].lane, Lane::new(Proto::Resp2, 0, false));
     }
 }
 
@@ -1140,7 +1160,7 @@ fn a_watch_follows_its_session_to_another_database() {
     assert!(got.ends_with("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"), "{got}");
     let (&backend, node) = rig.nodes.iter().next().unwrap();
     assert_eq!(node.seen, ["watch", "select", "hello", "multi", "set", "exec"]);
-    assert_eq!(rig.core.backends[backend as usize].lane, Lane { proto: Proto::Resp3, db: 3 }, "as it goes back to the pool");
+    assert_eq!(rig.core.backends[backend as usize].lane, Lane::new(Proto::Resp3, 3, false), "as it goes back to the pool");
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl Core {
         if let Some(found) = self.find_subscriber(node) {
             return found;
         }
-        let index = self.add_backend(node, Lane { proto: Proto::Resp2, db: 0 });
+        let index = self.add_backend(node, Lane::new(Proto::Resp2, 0, false));
         self.private_count += 1;
         self.backends[index as usize].hold = Some(Hold::Subscriber);
         self.connect(index);
@@ -232,7 +232,9 @@ impl Core {
     pub(super) fn ping_listeners(&mut self) {
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];
-            let listens = backend.hold == Some(Hold::Subscriber) && backend.state == State::Up;
+            let listens = matches!(backend.hold, Some(Hold::Subscriber | Hold::Broadcast))
+                || backend.tracked.as_ref().is_some_and(|tracked| !tracked.is_empty());
+            let listens = listens && backend.state == State::Up;
             if listens && backend.pending() == 0 && self.now_ms.saturating_sub(backend.pinged_ms) >= LISTENER_PING_MS {
                 backend.pinged_ms = self.now_ms;
                 self.queue(index, Waiter::nobody(self.now_ms), PING);
@@ -477,7 +479,7 @@ impl Core {
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// The content of a bulk string.
-fn bulk(element: &[u8]) -> Option<&[u8]> {
+pub(super) fn bulk(element: &[u8]) -> Option<&[u8]> {
     let rest = element.strip_prefix(b"$")?;
     let line = rest.iter().position(|byte| *byte == b'\r')?;
     rest.get(line + 2..rest.len() - 2)

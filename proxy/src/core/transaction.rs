@@ -49,6 +49,11 @@ impl Transaction {
         self.count
     }
 
+    /// Those that are for the node, one after the other.
+    pub(super) fn requests(&self) -> &[u8] {
+        &self.requests
+    }
+
     /// How many of them are for the node.
     fn block_count(&self) -> u32 {
         self.count - self.asides.len() as u32
@@ -102,8 +107,12 @@ impl Core {
                         transaction.requests.extend_from_slice(args.bytes());
                     }
                     transaction.count += 1;
+                    let is_caching = command.name == "client|caching";
                     if transaction.key.is_none() {
                         transaction.key = key.map(|key| args[key].into());
+                    }
+                    if is_caching {
+                        self.caching_queued(index);
                     }
                     self.answer_now(index, |out| encode::simple(out, "QUEUED"));
                     return Flow::Next;
@@ -189,8 +198,7 @@ impl Core {
             (Some(backend), _) => Ok(backend),
             (None, owner) => {
                 let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
-                let session = &self.sessions[index as usize];
-                Ok(self.backend_of(owner.node, Lane::new(session.proto, session.db, owner.guest)))
+                Ok(self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest)))
             }
         });
         let backend = match backend {
