@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     farewell,
     link::{self, Lifeline},
+    purger::Purged,
     watcher::Sighting,
 };
 
@@ -31,9 +32,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(crate) async fn announce(
     config: &Config,
     seen: watch::Receiver<Sighting>,
+    purged: watch::Receiver<Option<Purged>>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut announcer = Announcer { config, client: config.master.client()?, seen, publisher: None, unheard: 0 };
+    let mut announcer = Announcer { config, client: config.master.client()?, seen, purged, publisher: None, unheard: 0 };
     tokio::select! {
         () = shutdown.cancelled() => {}
         never = announcer.keep_announcing() => match never {},
@@ -51,6 +53,7 @@ struct Announcer<'a> {
     config: &'a Config,
     client: redis::Client,
     seen: watch::Receiver<Sighting>,
+    purged: watch::Receiver<Option<Purged>>,
     publisher: Option<MultiplexedConnection>,
     /// How many announcements in a row reached no coordinator.
     unheard: u32,
@@ -96,6 +99,7 @@ impl Announcer<'_> {
         let mut next = Instant::now();
         loop {
             let sighting = self.seen.borrow_and_update().clone();
+            self.purged.mark_unchanged();
             if let Some(message) = self.message(&sighting) {
                 self.say(&message).await?;
             }
@@ -105,6 +109,7 @@ impl Announcer<'_> {
                     () = lifeline.lost() => return Err(redis::RedisError::from((redis::ErrorKind::Io, "connection lost"))),
                     // Fails only when nobody watches any more, and then this is about to be dropped.
                     Ok(()) = self.seen.changed() => break,
+                    Ok(()) = self.purged.changed() => break,
                     () = tokio::time::sleep_until(next) => {
                         // A death is said once; afterwards it is the coordinator's to find out what it wants to know.
                         if matches!(sighting, Sighting::Up { .. }) {
@@ -120,7 +125,12 @@ impl Announcer<'_> {
     fn message(&self, sighting: &Sighting) -> Option<AgentBusMessage> {
         match sighting.clone() {
             Sighting::Nothing => None,
-            Sighting::Up { run_id, version } => Some(AgentBusMessage::NodeUp { node: self.config.announcement(run_id, version) }),
+            Sighting::Up { run_id, version } => {
+                let purged = self.purged.borrow().clone().filter(|purged| Some(&purged.run_id) == run_id.as_ref());
+                let mut node = self.config.announcement(run_id, version);
+                node.purged = purged.map(|purged| purged.order);
+                Some(AgentBusMessage::NodeUp { node })
+            }
             Sighting::Down { run_id, reason } => {
                 Some(AgentBusMessage::NodeDown { name: self.config.node_name(), run_id, reason })
             }

@@ -87,6 +87,8 @@ pub struct Config {
     pub ping_timeout: Duration,
     /// How long opening a connection, and whatever is asked of the master, may take.
     pub connect_timeout: Duration,
+    /// How many keys a second are looked at where some have another home now, and are to be purged.
+    pub purge_keys_per_s: u32,
     /// How long the good-bye may take.
     pub leave_timeout: Duration,
     /// How long it waits after that until no proxy uses the node any more: then its redis can be stopped unnoticed. Zero: not
@@ -126,6 +128,7 @@ impl Config {
             ping_interval: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
+            purge_keys_per_s: 20_000,
             leave_timeout: Duration::from_millis(1500),
             leave_wait: Duration::from_secs(5),
         }
@@ -156,6 +159,9 @@ impl Config {
         if let Some((what, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(ConfigError::Zero(what));
         }
+        if self.purge_keys_per_s == 0 {
+            return Err(ConfigError::Zero("the pace of purging"));
+        }
         self.node.client().map_err(|error| ConfigError::Address(self.node.to_string(), error))?;
         self.master.client().map_err(|error| ConfigError::Address(self.master.to_string(), error))?;
         Ok(())
@@ -180,7 +186,7 @@ impl Config {
     pub(crate) fn announcement(&self, run_id: Option<String>, version: Option<String>) -> Announcement {
         let config = self.endpoint();
         let name = self.name.clone().filter(|name| *name != config.default_name());
-        Announcement { config, weight: self.weight, name, run_id, version, other: serde_json::Map::new() }
+        Announcement { config, weight: self.weight, name, run_id, version, purged: None, other: serde_json::Map::new() }
     }
 }
 

@@ -56,15 +56,15 @@ mod tests {
     fn every_proxy_must_have_confirmed_a_map_without_the_node() {
         let mut farewell = Farewell::default();
         let start = Instant::now();
-        assert!(!farewell.is_over(true, 4, ["4 1"].into_iter(), start));
-        assert!(!farewell.is_over(false, 5, ["5 2", "4 1"].into_iter(), start));
+        assert!(!farewell.is_over(true, 4, ["4 1 4"].into_iter(), start));
+        assert!(!farewell.is_over(false, 5, ["5 2 5", "4 1 4"].into_iter(), start));
         let later = start + LINGER;
-        assert!(!farewell.is_over(false, 6, ["5 2", "4 1"].into_iter(), later));
-        assert!(!farewell.is_over(false, 6, ["5 2", "nonsense"].into_iter(), later));
-        assert!(farewell.is_over(false, 6, ["5 2", "6 2"].into_iter(), later), "a later map does not have it either");
+        assert!(!farewell.is_over(false, 6, ["5 2 5", "4 1 4"].into_iter(), later));
+        assert!(!farewell.is_over(false, 6, ["5 2 5", "nonsense"].into_iter(), later));
+        assert!(farewell.is_over(false, 6, ["5 2 5", "6 2 6"].into_iter(), later), "a later map does not have it either");
         // It was let back: all begins anew.
-        assert!(!farewell.is_over(true, 7, ["6 2"].into_iter(), later));
-        assert!(!farewell.is_over(false, 8, ["8 3"].into_iter(), later));
+        assert!(!farewell.is_over(true, 7, ["6 2 6"].into_iter(), later));
+        assert!(!farewell.is_over(false, 8, ["8 3 8"].into_iter(), later));
         assert!(farewell.is_over(false, 8, [].into_iter(), later + LINGER));
     }
 }

@@ -11,6 +11,7 @@ mod farewell;
 mod fleet;
 mod info;
 mod link;
+mod purger;
 pub mod spawn;
 mod watcher;
 
@@ -34,9 +35,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         warn!(host = config.endpoint().host, "announcing a loopback address, which other machines take for themselves");
     }
     let (sightings, seen) = tokio::sync::watch::channel(watcher::Sighting::Nothing);
+    let (purging, purged) = tokio::sync::watch::channel(None);
     tokio::select! {
         refused = watcher::watch(&config, sightings) => Err(refused.into()),
-        announced = announcer::announce(&config, seen, shutdown) => Ok(announced?),
+        announced = announcer::announce(&config, seen.clone(), purged, shutdown) => Ok(announced?),
+        () = purger::run(&config, seen, purging) => Ok(()),
     }
 }
 

@@ -23,7 +23,14 @@ pub const LEASE_KEY: &str = "rvolcluster:leader";
 /// HASH in the master: field = a proxy's id, value = its [`Confirmation`]. Ours.
 pub const PROXIES_KEY: &str = "rvolcluster:proxies";
 /// How often a proxy confirms anew although nothing changed, in ms: so it is known to live.
-pub const CONFIRM_EVERY_MS: u64 = 5_000;
+pub const CONFIRM_EVERY_MS: u64 = 2_000;
+/// STRING in the master: the epoch of the last map that gave keys new homes. Ours.
+pub const REHOMED_KEY: &str = "rvolcluster:rehomed";
+/// HASH in the master: field = node name, value = an epoch: the node's agent is to purge it of keys that have another home by a map as
+/// new as that. Ours.
+pub const PURGE_KEY: &str = "rvolcluster:purge";
+/// HASH in the master: field = node name, value = JSON of a [`PurgeProgress`], written by the node's agent. Ours.
+pub const PURGED_KEY: &str = "rvolcluster:purged";
 /// Channel on which the leading coordinator answers one [`AgentBusMessage::NodeWish`]: this, and the wish's `id`. Ours.
 pub const ANSWER_BUS_PREFIX: &str = "RedisVolatileClusterAnswer:";
 /// ZSET in the master: the addresses that proxies announce for clients in cluster mode, each with the time in ms since the Unix epoch
@@ -31,7 +38,8 @@ pub const ANSWER_BUS_PREFIX: &str = "RedisVolatileClusterAnswer:";
 pub const ANNOUNCED_KEY: &str = "rvolcluster:announced";
 
 /// All keys in the master that hold the cluster together, as opposed to data.
-pub const COORDINATION_KEYS: [&str; 5] = [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, PROXIES_KEY, ANNOUNCED_KEY];
+pub const COORDINATION_KEYS: [&str; 8] =
+    [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, PROXIES_KEY, ANNOUNCED_KEY, REHOMED_KEY, PURGE_KEY, PURGED_KEY];
 
 /// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
 pub type Epoch = u64;
@@ -157,9 +165,28 @@ pub struct Announcement {
     /// Version of its redis. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The last order to purge (see [`PURGE_KEY`]) that was carried out on the process of `run_id`. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purged: Option<Epoch>,
     /// Fields of other writers.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+/// How far a purge has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PurgeProgress {
+    /// The order that is carried out.
+    pub order: Epoch,
+    /// Keys that there were when it began.
+    pub keys: u64,
+    /// Keys that were looked at; a little more than `keys` where some came meanwhile.
+    pub scanned: u64,
+    /// Keys that were removed.
+    pub removed: u64,
+    /// It is over.
+    pub done: bool,
 }
 
 impl Announcement {
@@ -234,33 +261,37 @@ pub enum AgentBusMessage {
 }
 
 /// That a proxy routes by the map of an epoch, and that all it had sent by an earlier one has been answered. Written as
-/// `EPOCH BEAT`.
+/// `EPOCH BEAT LEAST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmation {
     /// The map's epoch.
     pub epoch: Epoch,
     /// Another one each time it is written: a confirmation that stands still is of a proxy that is gone.
     pub beat: u64,
+    /// The epoch that it confirmed before it was out of touch, for a while after that; otherwise the same as `epoch`.
+    pub least: Epoch,
 }
 
 impl fmt::Display for Confirmation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.epoch, self.beat)
+        write!(f, "{} {} {}", self.epoch, self.beat, self.least)
     }
 }
 
 /// A text that is no [`Confirmation`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a confirmation: an epoch and a number")]
+#[error("not a confirmation: an epoch, a number and an epoch")]
 pub struct NotAConfirmation;
 
 impl FromStr for Confirmation {
     type Err = NotAConfirmation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (epoch, beat) = text.split_once(' ').ok_or(NotAConfirmation)?;
-        let epoch = epoch.parse().ok().filter(|epoch| *epoch <= EPOCH_MAX).ok_or(NotAConfirmation)?;
-        Ok(Confirmation { epoch, beat: beat.parse().map_err(|_| NotAConfirmation)? })
+        let numbers: Vec<u64> = text.split(' ').map(str::parse).collect::<Result<_, _>>().map_err(|_| NotAConfirmation)?;
+        match numbers[..] {
+            [epoch, beat, least] if epoch.max(least) <= EPOCH_MAX => Ok(Confirmation { epoch, beat, least }),
+            _ => Err(NotAConfirmation),
+        }
     }
 }
 
@@ -342,9 +373,9 @@ mod tests {
 
     #[test]
     fn a_confirmation_is_what_it_was_written_as_or_nothing() {
-        let confirmation = Confirmation { epoch: 7, beat: 3 };
+        let confirmation = Confirmation { epoch: 7, beat: 3, least: 5 };
         assert_eq!(confirmation.to_string().parse(), Ok(confirmation));
-        for text in ["", "7", "7 ", " 7", "x 1", "7 x", "-1 1", "9007199254740993 1"] {
+        for text in ["", "7", "7 1", " 7 1 1", "x 1 1", "7 x 1", "7 1 1 1", "-1 1 1", "9007199254740993 1 1"] {
             assert_eq!(text.parse::<Confirmation>(), Err(NotAConfirmation), "{text}");
         }
     }

@@ -314,10 +314,14 @@ impl Topology {
     }
 }
 
+/// The weight that the `slots` placement takes for this one.
+pub(crate) fn slots_weight(weight: f64) -> f64 {
+    if weight.is_nan() { WEIGHT_MIN } else { weight.clamp(WEIGHT_MIN, WEIGHT_MAX) }
+}
+
 fn known(name: &str, node: &Node, kind: PlacementKind) -> TopologyNode {
     let weight = match kind {
-        PlacementKind::Slots if node.weight.is_nan() => WEIGHT_MIN,
-        PlacementKind::Slots => node.weight.clamp(WEIGHT_MIN, WEIGHT_MAX),
+        PlacementKind::Slots => slots_weight(node.weight),
         // The old ring makes what it makes of any number, and must here too.
         PlacementKind::Legacy => node.weight,
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use vrc_cluster::{client::MasterUrl, membership::Options};
+use vrc_cluster::{client::MasterUrl, contract::CONFIRM_EVERY_MS, membership::Options};
 
 /// A coordinator's settings. [`Config::new`] gives the usual ones for a master.
 #[derive(Debug, Clone)]
@@ -35,6 +35,10 @@ pub struct Config {
     pub join_flush_timeout: Duration,
     /// How long the nodes that stay may take to flush their guest databases before they count as down themselves.
     pub guest_flush_timeout: Duration,
+    /// How long a proxy may take to confirm a map, or be silent, before it is not waited for any more.
+    pub proxy_grace: Duration,
+    /// How long after keys got new homes nodes are told to purge those that they lost.
+    pub purge_after: Duration,
     /// How long readers are given to take up a map before what it changed is built upon.
     pub settle: Duration,
     /// First pause before a node that goes down again and again is let back; doubled each time.
@@ -62,6 +66,8 @@ impl Config {
             master_timeout: Duration::from_secs(1),
             join_flush_timeout: Duration::from_secs(60),
             guest_flush_timeout: Duration::from_secs(1),
+            proxy_grace: Duration::from_secs(10),
+            purge_after: Duration::from_secs(10),
             settle: Duration::from_millis(100),
             flap_pause: Duration::from_secs(1),
             flap_pause_max: Duration::from_secs(60),
@@ -84,10 +90,13 @@ impl Config {
             lease_interval_ms: ms(self.lease_interval),
             join_flush_timeout_ms: ms(self.join_flush_timeout),
             guest_flush_timeout_ms: ms(self.guest_flush_timeout),
+            proxy_grace_ms: ms(self.proxy_grace),
+            purge_after_ms: ms(self.purge_after),
             settle_ms: ms(self.settle),
             flap_pause_ms: ms(self.flap_pause),
             flap_pause_max_ms: ms(self.flap_pause_max),
             flap_forgiven_after_ms: ms(self.flap_forgiven_after),
+            ..Options::default()
         }
     }
 
@@ -115,6 +124,13 @@ impl Config {
             self.lease,
             self.lease_interval
         );
+        let confirm_every = Duration::from_millis(CONFIRM_EVERY_MS);
+        ensure!(
+            self.proxy_grace >= 2 * confirm_every && self.proxy_grace <= LONGEST,
+            "the proxies' grace ({:?}) must outlast two confirmations, {confirm_every:?} apart",
+            self.proxy_grace
+        );
+        ensure!(self.purge_after <= LONGEST, "the time before a purge is {:?}, more than a year", self.purge_after);
         Ok(())
     }
 }

@@ -160,6 +160,9 @@ impl Driver {
             }
             Action::ReadMap { request } => self.ask(Request::Read { request }),
             Action::Write(write) => self.ask(Request::Write(write)),
+            Action::ReadProxies { request } => self.ask(Request::ReadProxies { request }),
+            Action::DropProxies { ids } => self.ask(Request::DropProxies { ids }),
+            Action::OrderPurge { token, orders, forgotten } => self.ask(Request::OrderPurge { token, orders, forgotten }),
             Action::Release { token } => {
                 let (done, released) = oneshot::channel();
                 self.released = Some(released);

@@ -1,6 +1,6 @@
 //! The connection to the master for everything but its channels: one request after the other, each in bounded time.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::{
@@ -11,8 +11,8 @@ use tracing::warn;
 use vrc_cluster::{
     client::MasterUrl,
     contract::{
-        AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, ClientBusMessage, EPOCH_KEY, EPOCH_MAX, Epoch, LEASE_KEY,
-        NODE_SET_KEY, Node, NodeMap, WishAnswer,
+        AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, ClientBusMessage, Confirmation, EPOCH_KEY, EPOCH_MAX, Epoch,
+        LEASE_KEY, NODE_SET_KEY, Node, NodeMap, PROXIES_KEY, PURGE_KEY, PURGED_KEY, REHOMED_KEY, WishAnswer,
     },
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
@@ -22,6 +22,7 @@ use crate::redis_link::{RedisLink, describe, master_backoff, who_is, within};
 const LEASE: &str = include_str!("scripts/lease.lua");
 const READ: &str = include_str!("scripts/read.lua");
 const WRITE: &str = include_str!("scripts/write.lua");
+const ORDER: &str = include_str!("scripts/order.lua");
 const RELEASE: &str = include_str!("scripts/release.lua");
 
 /// What is wanted of the master.
@@ -30,6 +31,9 @@ pub(crate) enum Request {
     Lease { request: RequestId, instance: String, term: u64, ttl_ms: u64 },
     Read { request: RequestId },
     Write(MapWrite),
+    ReadProxies { request: RequestId },
+    DropProxies { ids: Vec<String> },
+    OrderPurge { token: String, orders: Vec<(String, Epoch)>, forgotten: Vec<String> },
     Answer { id: String, answer: WishAnswer },
     Release { token: String, done: oneshot::Sender<()> },
 }
@@ -37,8 +41,11 @@ pub(crate) enum Request {
 impl Request {
     fn id(&self) -> RequestId {
         match self {
-            Request::Lease { request, .. } | Request::Read { request } | Request::Write(MapWrite { request, .. }) => *request,
-            Request::Answer { .. } | Request::Release { .. } => 0,
+            Request::Lease { request, .. }
+            | Request::Read { request }
+            | Request::ReadProxies { request }
+            | Request::Write(MapWrite { request, .. }) => *request,
+            Request::DropProxies { .. } | Request::OrderPurge { .. } | Request::Answer { .. } | Request::Release { .. } => 0,
         }
     }
 }
@@ -133,15 +140,35 @@ async fn perform(commands: &mut MultiplexedConnection, request: Request) -> Redi
         }
         Request::Read { request } => {
             let mut eval = redis::cmd("EVAL");
-            eval.arg(READ).arg(2).arg(NODE_SET_KEY).arg(EPOCH_KEY);
+            eval.arg(READ).arg(3).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(REHOMED_KEY);
             let answer: Vec<Vec<u8>> = eval.query_async(commands).await?;
-            let (map, epoch) = read_answer(&answer);
-            Ok(Some(Event::MapRead { request, map, epoch }))
+            let (map, epoch, rehomed) = read_answer(&answer);
+            Ok(Some(Event::MapRead { request, map, epoch, rehomed }))
         }
         Request::Write(write) => {
             let answer: Vec<String> = write_command(&write)?.query_async(commands).await?;
             let answer = write_answer(&answer).ok_or_else(|| nonsense("write", &answer))?;
             Ok(Some(Event::Wrote { request: write.request, answer }))
+        }
+        Request::ReadProxies { request } => {
+            let list: BTreeMap<String, String> = redis::cmd("HGETALL").arg(PROXIES_KEY).query_async(commands).await?;
+            // What cannot be read confirms nothing.
+            let none = Confirmation { epoch: 0, beat: 0, least: 0 };
+            let proxies = list.into_iter().map(|(id, text)| (id, text.parse().unwrap_or(none))).collect();
+            Ok(Some(Event::ProxiesRead { request, proxies }))
+        }
+        Request::DropProxies { ids } => {
+            redis::cmd("HDEL").arg(PROXIES_KEY).arg(&ids).exec_async(commands).await?;
+            Ok(None)
+        }
+        Request::OrderPurge { token, orders, forgotten } => {
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(ORDER).arg(3).arg(LEASE_KEY).arg(PURGE_KEY).arg(PURGED_KEY).arg(token).arg(orders.len());
+            for (name, order) in &orders {
+                eval.arg(name).arg(order);
+            }
+            eval.arg(&forgotten).exec_async(commands).await?;
+            Ok(None)
         }
         Request::Answer { id, answer } => {
             let channel = format!("{ANSWER_BUS_PREFIX}{id}");
@@ -180,8 +207,8 @@ fn write_answer(answer: &[String]) -> Option<WriteAnswer> {
 }
 
 /// The hash as far as it can be read. A field that cannot is left out, and goes with the next whole write.
-fn read_answer(answer: &[Vec<u8>]) -> (NodeMap, Option<Epoch>) {
-    let Some((epoch, fields)) = answer.split_first() else { return Default::default() };
+fn read_answer(answer: &[Vec<u8>]) -> (NodeMap, Option<Epoch>, Option<Epoch>) {
+    let [epoch, rehomed, fields @ ..] = answer else { return Default::default() };
     let mut map = NodeMap::new();
     for field in fields.chunks_exact(2) {
         let name = String::from_utf8_lossy(&field[0]).into_owned();
@@ -193,7 +220,8 @@ fn read_answer(answer: &[Vec<u8>]) -> (NodeMap, Option<Epoch>) {
             Err(error) => warn!(node = name, %error, "a node in the master's hash cannot be read and is left out"),
         }
     }
-    (map, std::str::from_utf8(epoch).ok().and_then(parse_epoch))
+    let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(parse_epoch);
+    (map, number(epoch), number(rehomed))
 }
 
 fn parse_epoch(text: &str) -> Option<Epoch> {
@@ -204,9 +232,9 @@ fn write_command(write: &MapWrite) -> RedisResult<redis::Cmd> {
     let message = ClientBusMessage::UpdateNodes { node_map: write.map.clone(), epoch: Some(write.epoch) };
     let set: Vec<(&String, &Node)> = write.changed.iter().filter_map(|name| Some((name, write.map.get(name)?))).collect();
     let mut eval = redis::cmd("EVAL");
-    eval.arg(WRITE).arg(3).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY);
+    eval.arg(WRITE).arg(4).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(REHOMED_KEY);
     let expected = write.expected.map_or_else(|| "any".to_owned(), |nodes| nodes.to_string());
-    eval.arg(&write.token).arg(write.epoch).arg(expected).arg(CLIENT_BUS).arg(json(&message)?).arg(set.len());
+    eval.arg(&write.token).arg(write.epoch).arg(expected).arg(CLIENT_BUS).arg(json(&message)?).arg(write.rehomed).arg(set.len());
     for (name, node) in set {
         eval.arg(name).arg(json(node)?);
     }

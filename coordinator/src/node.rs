@@ -104,9 +104,15 @@ impl Link {
     fn flush(&self, redis: &RedisLink, flush: FlushId, scope: Scope) -> BoxFuture<'static, Event> {
         let (name, mut commands, coordination_db) = (self.name.clone(), redis.commands.clone(), self.coordination_db);
         async move {
+            let clients = (0, i64::from(CLIENT_DATABASES) - 1);
             let guests = (i64::from(CLIENT_DATABASES), i64::from(CLIENT_DATABASES) * 2 - 1);
             let flushed = match scope {
                 Scope::All => redis::cmd("FLUSHALL").exec_async(&mut commands).await,
+                Scope::Clients => flush_databases(&mut commands, clients, None).await,
+                Scope::ClientsButCoordination if (clients.0..=clients.1).contains(&coordination_db) => {
+                    flush_databases_but_coordination(&mut commands, clients, coordination_db).await
+                }
+                Scope::ClientsButCoordination => flush_databases(&mut commands, clients, None).await,
                 Scope::Guests => flush_databases(&mut commands, guests, None).await,
                 Scope::GuestsButCoordination if (guests.0..=guests.1).contains(&coordination_db) => {
                     flush_databases_but_coordination(&mut commands, guests, coordination_db).await

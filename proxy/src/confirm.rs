@@ -21,7 +21,11 @@ use crate::{limits::SETTLE_LOOK_MS, worker::WorkerHandle};
 /// Longest that the master may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Nobody has to tidy up after a cluster that was given up.
-const EXPIRE_S: u64 = 24 * 3600;
+const EXPIRE_S: i64 = 24 * 3600;
+/// After so long without a word the coordinator may soon take this proxy for gone.
+const OUT_OF_TOUCH: Duration = Duration::from_millis(2 * CONFIRM_EVERY_MS);
+/// For so long it tells afterwards by which map it routed meanwhile.
+const TELL_BEFORE: Duration = Duration::from_secs(60);
 
 /// Confirms each map that all workers have settled for, and that it lives, until `stop`; then takes its word back.
 pub(crate) async fn run(
@@ -30,7 +34,8 @@ pub(crate) async fn run(
     workers: Vec<WorkerHandle>,
     stop: CancellationToken,
 ) {
-    let mut confirmer = Confirmer { master, id: format!("{:016x}", rand::random::<u64>()), connection: None, beat: 0 };
+    let id = format!("{:016x}", rand::random::<u64>());
+    let mut confirmer = Confirmer { master, id, connection: None, beat: 0, said: None, before: None };
     let mut confirmed: Option<(Epoch, Instant)> = None;
     loop {
         let wanted = *changes.borrow_and_update();
@@ -63,16 +68,32 @@ struct Confirmer {
     id: String,
     connection: Option<MultiplexedConnection>,
     beat: u64,
+    /// When something was last said, and what epoch.
+    said: Option<(Epoch, Instant)>,
+    /// What was confirmed before it was out of touch, and until when that is told.
+    before: Option<(Epoch, Instant)>,
 }
 
 impl Confirmer {
     /// Whether it was said.
     async fn confirm(&mut self, epoch: Epoch) -> bool {
         self.beat += 1;
-        let confirmation = Confirmation { epoch, beat: self.beat }.to_string();
+        if let Some((said, at)) = self.said
+            && at.elapsed() > OUT_OF_TOUCH
+        {
+            let least = self.before.map_or(said, |(before, _)| before.min(said));
+            self.before = Some((least, Instant::now() + TELL_BEFORE));
+        }
+        self.before = self.before.filter(|(_, until)| Instant::now() < *until);
+        let least = self.before.map_or(epoch, |(before, _)| before);
+        let confirmation = Confirmation { epoch, beat: self.beat, least }.to_string();
         let mut pipe = redis::pipe();
-        pipe.hset(PROXIES_KEY, &self.id, confirmation).ignore().expire(PROXIES_KEY, EXPIRE_S as i64).ignore();
-        self.say(pipe).await
+        pipe.hset(PROXIES_KEY, &self.id, confirmation).ignore().expire(PROXIES_KEY, EXPIRE_S).ignore();
+        let is_said = self.say(pipe).await;
+        if is_said {
+            self.said = Some((epoch, Instant::now()));
+        }
+        is_said
     }
 
     async fn take_back(&mut self) {

@@ -89,6 +89,10 @@ struct Raw {
     #[arg(long, value_name = "TIME", env = "VRC_LEAVE_WAIT", value_parser = parse_time, default_value = "5s")]
     leave_wait: Duration,
 
+    /// When keys have got new homes: how many keys a second are looked at to purge those
+    #[arg(long, value_name = "KEYS", env = "VRC_PURGE_RATE", default_value_t = 20_000)]
+    purge_rate: u32,
+
     /// How often the node is announced
     #[arg(long, value_name = "TIME", env = "VRC_ANNOUNCE_INTERVAL", value_parser = parse_time, default_value = "5s")]
     announce_interval: Duration,
@@ -141,6 +145,7 @@ impl FromArgMatches for Args {
             ping_interval: raw.ping_interval,
             ping_timeout: raw.ping_timeout,
             leave_wait: raw.leave_wait,
+            purge_keys_per_s: raw.purge_rate,
             ..Config::new(node, master)
         };
         config.check().map_err(|error| invalid(error.to_string()))?;

@@ -67,6 +67,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", env = "VRC_GUEST_FLUSH_TIMEOUT", value_parser = parse_time, default_value = "1s")]
     guest_flush_timeout: Duration,
 
+    /// A proxy that has not confirmed a map for this long, or not said anything, is not waited for any more
+    #[arg(long, value_name = "TIME", env = "VRC_PROXY_GRACE", value_parser = parse_time, default_value = "10s")]
+    proxy_grace: Duration,
+
+    /// When keys get new homes: how long after that nodes begin to purge those that they lost
+    #[arg(long, value_name = "TIME", env = "VRC_PURGE_AFTER", value_parser = parse_time, default_value = "10s")]
+    purge_after: Duration,
+
     /// How long readers are given to take up a map before what it changed is built upon
     #[arg(long, value_name = "TIME", env = "VRC_SETTLE", value_parser = parse_time, default_value = "100ms")]
     settle: Duration,
@@ -100,6 +108,8 @@ impl Args {
             master_timeout: self.master_timeout,
             join_flush_timeout: self.join_flush_timeout,
             guest_flush_timeout: self.guest_flush_timeout,
+            proxy_grace: self.proxy_grace,
+            purge_after: self.purge_after,
             settle: self.settle,
             flap_pause: self.flap_pause,
             flap_pause_max: self.flap_pause_max,

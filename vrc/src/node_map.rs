@@ -1,6 +1,7 @@
 //! One look at the node map, for the commands that tell of it.
 
 use std::{
+    collections::BTreeMap,
     io,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -9,7 +10,7 @@ use anyhow::Context;
 use redis::{AsyncConnectionConfig, Client, RedisResult};
 use vrc_cluster::{
     client::MasterUrl,
-    contract::{EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap},
+    contract::{EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap, PROXIES_KEY, PURGE_KEY, PURGED_KEY, PurgeProgress},
 };
 
 /// What stands in the master.
@@ -20,7 +21,16 @@ pub(crate) struct Snapshot {
     pub(crate) epoch: Option<Epoch>,
     /// The token of the coordinator that leads.
     pub(crate) leader: Option<String>,
+    /// Orders to purge, by node name.
+    pub(crate) orders: BTreeMap<String, Epoch>,
+    /// How far nodes have come with that.
+    pub(crate) purges: BTreeMap<String, PurgeProgress>,
+    /// How many proxies confirm maps.
+    pub(crate) proxies: usize,
 }
+
+/// The keys that a snapshot is made of, as they are read.
+type Read = (Vec<(String, String)>, Option<Epoch>, Option<String>, BTreeMap<String, Epoch>, BTreeMap<String, String>, usize);
 
 impl Snapshot {
     /// Reads it.
@@ -29,15 +39,18 @@ impl Snapshot {
             let mut connection = connect(&master.client()?, limit).await?;
             let mut pipe = redis::pipe();
             pipe.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(LEASE_KEY);
-            pipe.query_async::<(Vec<(String, String)>, Option<Epoch>, Option<String>)>(&mut connection).await
+            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY);
+            pipe.query_async::<Read>(&mut connection).await
         };
         let read = within(limit, work).await.with_context(|| format!("cannot read the node map from the master {master}"));
-        let (fields, epoch, leader) = read?;
+        let (fields, epoch, leader, orders, purges, proxies) = read?;
         let nodes = fields.into_iter().map(|(name, text)| match serde_json::from_str::<Node>(&text) {
             Ok(node) => Ok((name, node)),
             Err(error) => Err(error).with_context(|| format!("the node map in {master} is damaged at node {name:?}")),
         });
-        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader })
+        // What cannot be read is of no use, and of no harm.
+        let purges = purges.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str(&text).ok()?))).collect();
+        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader, orders, purges, proxies })
     }
 }
 

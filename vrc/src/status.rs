@@ -1,12 +1,17 @@
 //! `vrc status`: who is in, and how each node does.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::{self, Display},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 use vrc_cluster::{
     client::node_client,
-    contract::{CLIENT_DATABASES, Endpoint, Epoch, Node},
+    contract::{CLIENT_DATABASES, Endpoint, Epoch, Node, PurgeProgress},
     topology::Topology,
 };
 
@@ -44,6 +49,8 @@ struct Report {
     master: String,
     epoch: Option<Epoch>,
     leader: Option<String>,
+    /// Those that follow the map and say so.
+    proxies: usize,
     nodes_up: usize,
     nodes: Vec<NodeReport>,
 }
@@ -63,6 +70,8 @@ struct NodeReport {
     announced_weight: Option<f64>,
     /// The part of all keys that it holds now.
     share: f64,
+    /// Keys that have another home now are to be removed from it.
+    purge: Option<Purge>,
     #[serde(flatten)]
     vitals: Option<Vitals>,
     /// Why it could not be asked.
@@ -75,6 +84,45 @@ struct NodeReport {
 enum Planned {
     Drained,
     Left,
+}
+
+/// How far a node has come with removing keys that have another home now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Purge {
+    /// Its agent has begun.
+    begun: bool,
+    /// Keys that there were when it began.
+    keys: u64,
+    /// Keys that it has looked at.
+    scanned: u64,
+    /// Keys that it has removed.
+    removed: u64,
+}
+
+impl Purge {
+    /// None if there is nothing to do, or no more.
+    fn of(snapshot: &Snapshot, name: &str) -> Option<Self> {
+        let order = snapshot.orders.get(name)?;
+        match snapshot.purges.get(name).filter(|progress| progress.order >= *order) {
+            Some(PurgeProgress { done: true, .. }) => None,
+            Some(PurgeProgress { keys, scanned, removed, .. }) => {
+                Some(Purge { begun: true, keys: *keys, scanned: *scanned, removed: *removed })
+            }
+            None => Some(Purge { begun: false, keys: 0, scanned: 0, removed: 0 }),
+        }
+    }
+}
+
+impl Display for Purge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.begun {
+            true => {
+                let part = (self.scanned as f64 / self.keys.max(1) as f64).min(1.0);
+                write!(f, "purging: {}, {} keys removed", percent(part), self.removed)
+            }
+            false => write!(f, "to be purged"),
+        }
+    }
 }
 
 /// What a node says of itself.
@@ -105,13 +153,16 @@ pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
         .iter()
         .map(|(name, node)| {
             let share = shares.get(name.as_str()).copied().unwrap_or(0.0);
-            report(name, node, share, answers.remove(name).unwrap_or_else(|| Err("not asked".to_owned())))
+            let mut report = report(name, node, share, answers.remove(name).unwrap_or_else(|| Err("not asked".to_owned())));
+            report.purge = Purge::of(&snapshot, name);
+            report
         })
         .collect();
     let report = Report {
         master: args.master.url.to_string(),
         epoch: snapshot.epoch,
         leader: snapshot.leader,
+        proxies: snapshot.proxies,
         nodes_up: nodes.iter().filter(|node| node.up).count(),
         nodes,
     };
@@ -141,6 +192,7 @@ fn report(name: &str, node: &Node, share: f64, answer: Result<Vitals, String>) -
         weight: node.weight,
         announced_weight: node.upkeep.announced_weight,
         share,
+        purge: None,
         vitals,
         unreachable,
     }
@@ -201,6 +253,7 @@ fn show(report: &Report) {
     let leader = report.leader.as_deref().unwrap_or("none: no coordinator is at work");
     output::line(format_args!("master  {}\nleader  {leader}\nepoch   {epoch}", report.master));
     output::line(format_args!("nodes   {}, {} up", report.nodes.len(), report.nodes_up));
+    output::line(format_args!("proxies {}", report.proxies));
     if report.nodes.is_empty() {
         return;
     }
@@ -245,7 +298,11 @@ fn show(report: &Report) {
             if has_guests { of_vitals(&|vitals| vitals.guest_keys.to_string()) } else { String::new() },
             of_vitals(&|vitals| bytes(vitals.memory_bytes)),
             of_vitals(&|vitals| vitals.ops_per_s.to_string()),
-            node.unreachable.as_ref().map_or_else(String::new, |reason| format!("unreachable: {reason}")),
+            match (&node.unreachable, &node.purge) {
+                (Some(reason), _) => format!("unreachable: {reason}"),
+                (None, Some(purge)) => purge.to_string(),
+                (None, None) => String::new(),
+            },
         ]);
     }
     output::line(format_args!("\n{table}"));

@@ -1,7 +1,9 @@
 //! What membership is told, and what it wants done.
 
+use std::collections::BTreeMap;
+
 use super::Notice;
-use crate::contract::{AgentBusMessage, Endpoint, Epoch, NodeMap, WishAnswer};
+use crate::contract::{AgentBusMessage, Confirmation, Endpoint, Epoch, NodeMap, WishAnswer};
 
 /// The time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,15 @@ pub enum Event {
         map: NodeMap,
         /// The epoch beside it, where there is one.
         epoch: Option<Epoch>,
+        /// The epoch of the last map that gave keys new homes, where there is one.
+        rehomed: Option<Epoch>,
+    },
+    /// [`Action::ReadProxies`] was answered.
+    ProxiesRead {
+        /// Which one.
+        request: RequestId,
+        /// What proxies confirm, by their ids.
+        proxies: BTreeMap<String, Confirmation>,
     },
     /// [`Action::Write`] was answered.
     Wrote {
@@ -200,6 +211,10 @@ pub enum Scope {
     All,
     /// Every key but those of the coordination, which stand in the master's database.
     AllButCoordination,
+    /// The clients' databases.
+    Clients,
+    /// The clients' databases of the master's own redis: the coordination's keys may stand in one of them.
+    ClientsButCoordination,
     /// The guest databases.
     Guests,
     /// The guest databases of the master's own redis: the coordination's keys may stand in one of them.
@@ -257,6 +272,25 @@ pub enum Action {
         /// The key's time to live.
         ttl_ms: u64,
     },
+    /// Read what proxies confirm.
+    ReadProxies {
+        /// The request's number.
+        request: RequestId,
+    },
+    /// These proxies are gone: remove what they confirmed. Nobody answers this.
+    DropProxies {
+        /// Their ids.
+        ids: Vec<String>,
+    },
+    /// Tell the agents of these nodes to purge, if the lease is ours. Nobody answers this.
+    OrderPurge {
+        /// Whom the lease must belong to.
+        token: String,
+        /// Which nodes, and the order: see [`PURGE_KEY`](crate::contract::PURGE_KEY).
+        orders: Vec<(String, Epoch)>,
+        /// Nodes that are gone, whose orders and progress are to be removed.
+        forgotten: Vec<String>,
+    },
     /// Give the lease up, if it is ours, and say so on the agents' channel.
     Release {
         /// Who we are.
@@ -298,4 +332,6 @@ pub struct MapWrite {
     pub removed: Vec<String>,
     /// The whole map, to be published.
     pub map: NodeMap,
+    /// The epoch of the last map that gave keys new homes: perhaps this one.
+    pub rehomed: Epoch,
 }

@@ -6,13 +6,13 @@ use super::{
     event::{Action, FlushId, LinkId, Loss, Now, Scope, Server},
     notice::{Notice, What},
     options::{
-        FLUSH_PAUSE_MAX_MS, FLUSH_PAUSE_MS, LINK_PAUSE_MAX_MS, LINK_PAUSE_MS, RECHECKS_MAX, REFUSED_PAUSE_MS, SUSPECT_PAUSE_MS,
-        UPTIME_SLACK_MS,
+        CLEAR_PAUSE_MS, FLUSH_PAUSE_MAX_MS, FLUSH_PAUSE_MS, LINK_PAUSE_MAX_MS, LINK_PAUSE_MS, RECHECKS_MAX, REFUSED_PAUSE_MS,
+        SUSPECT_PAUSE_MS, UPTIME_SLACK_MS,
     },
     status::{NodeState, NodeStatus},
 };
 use crate::{
-    contract::{Announcement, Endpoint, Node, Upkeep},
+    contract::{Announcement, Endpoint, Epoch, Node, Upkeep},
     membership::Book,
 };
 
@@ -137,6 +137,14 @@ struct Flush {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+struct Clear {
+    id: FlushId,
+    until_ms: u64,
+    /// Up to which map's lost slots it makes up for: see `homes`.
+    through: Epoch,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Member {
     pub(super) name: String,
     /// Where its redis is said to listen.
@@ -171,6 +179,9 @@ pub(super) struct Member {
     rechecks: u32,
     last_trouble: Option<String>,
     flush: Option<Flush>,
+    /// A flush of the clients' databases of a node that stays up, so that it can get slots back.
+    clear: Option<Clear>,
+    clear_at_ms: u64,
     flush_failures: u32,
     flush_at_ms: u64,
     /// When a map that first showed it as it is shown, or did not show it, was acknowledged; 0 for a node that no map ever showed.
@@ -221,6 +232,8 @@ impl Member {
             rechecks: 0,
             last_trouble: None,
             flush: None,
+            clear: None,
+            clear_at_ms: 0,
             flush_failures: 0,
             flush_at_ms: 0,
             shown_at_ms: 0,
@@ -248,7 +261,7 @@ impl Member {
 
     /// Takes the map's word, whatever was thought before and not published.
     pub(super) fn rebase(&mut self, node: Option<&Node>, uncertain: bool, now: Now, book: &mut Book) {
-        self.flush = None;
+        self.drop_flush();
         self.flush_at_ms = now.mono_ms;
         self.shown_at_ms = now.mono_ms;
         let Some(node) = node else {
@@ -347,6 +360,14 @@ impl Member {
         if self.version.is_none() {
             self.version.clone_from(&announcement.version);
         }
+        if let Some(through) = announcement.purged
+            && book.leading
+            && announcement.run_id.is_some()
+            && announcement.run_id == self.run_id
+            && book.homes.cleared(&self.name, through)
+        {
+            book.notice(Notice::Purged { name: self.name.clone() });
+        }
         self.hear_weight(announcement.weight, now, book);
         let announced = announcement.run_id.as_deref();
         let moved = self.endpoint != announcement.config;
@@ -383,6 +404,7 @@ impl Member {
         if self.weight != weight || self.upkeep.announced_weight.is_some() {
             self.weight = weight;
             self.upkeep.announced_weight = None;
+            book.reweigh();
             book.changed(&self.name, What::Altered, now);
         }
     }
@@ -438,6 +460,7 @@ impl Member {
         let announced = self.upkeep.announced_weight.unwrap_or(self.weight);
         self.weight = weight;
         self.upkeep.announced_weight = (announced != weight).then_some(announced);
+        book.reweigh();
         book.changed(&self.name, What::Altered, now);
     }
 
@@ -641,10 +664,20 @@ impl Member {
     }
 
     pub(super) fn flushed(&mut self, id: FlushId, now: Now, book: &mut Book) {
+        if let Some(clear) = self.clear.take_if(|clear| clear.id == id) {
+            if book.homes.cleared(&self.name, clear.through) {
+                book.notice(Notice::Cleared { name: self.name.clone() });
+            }
+            return;
+        }
         let Some(flush) = self.flush.take_if(|flush| flush.id == id) else { return };
         if !flush.join {
             self.guest_covered = self.guest_covered.max(flush.covers);
             return;
+        }
+        // No reader that had taken up a map which does not show it up has written here since.
+        if let Some((through, _)) = book.homes.lost(&self.name) {
+            book.homes.cleared(&self.name, through);
         }
         // It empties the guest databases too, but was not timed for the nodes that may be going down just now.
         let Link::Open(open) = &mut self.link else { return };
@@ -664,6 +697,9 @@ impl Member {
     }
 
     pub(super) fn flush_failed(&mut self, id: FlushId, reason: String, now: Now, book: &mut Book) {
+        if self.clear.take_if(|clear| clear.id == id).is_some() {
+            return self.clear_failed(reason, now, book);
+        }
         let Some(flush) = self.flush.as_ref().filter(|flush| flush.id == id) else { return };
         if flush.join {
             self.flush_refused(reason, now, book);
@@ -671,6 +707,24 @@ impl Member {
             self.flush = None;
             self.guest_flush_failed(reason, now, book);
         }
+    }
+
+    /// Flushes the clients' databases of a node that stays up.
+    pub(super) fn clear(&mut self, through: Epoch, now: Now, book: &mut Book) {
+        let is_busy = self.clear.is_some() || self.flush.as_ref().is_some_and(|flush| flush.join);
+        let Link::Open(open) = &self.link else { return };
+        if is_busy || now.mono_ms < self.clear_at_ms {
+            return;
+        }
+        let scope = if book.is_master(&open.server) { Scope::ClientsButCoordination } else { Scope::Clients };
+        let (link, id) = (open.link, book.id());
+        self.clear = Some(Clear { id, until_ms: now.mono_ms + book.options.join_flush_timeout_ms, through });
+        book.push(Action::Flush { name: self.name.clone(), link, flush: id, scope });
+    }
+
+    fn clear_failed(&mut self, reason: String, now: Now, book: &mut Book) {
+        self.clear_at_ms = now.mono_ms + CLEAR_PAUSE_MS;
+        book.notice(Notice::ClearFailed { name: self.name.clone(), reason });
     }
 
     fn flush_refused(&mut self, reason: String, now: Now, book: &mut Book) {
@@ -691,6 +745,7 @@ impl Member {
 
     /// A guest flush that will not be heard of is begun anew where it is still wanted.
     fn drop_flush(&mut self) {
+        self.clear = None;
         self.flush = None;
     }
 
@@ -759,6 +814,9 @@ impl Member {
                     open.ping(&self.name, now, book);
                 }
             }
+        }
+        if self.clear.take_if(|clear| clear.until_ms <= now_ms).is_some() {
+            self.clear_failed("no answer in time".to_owned(), now, book);
         }
         if let Some(flush) = &self.flush
             && flush.until_ms <= now_ms
@@ -896,6 +954,9 @@ impl Member {
         }
         if let Some(flush) = &mut self.flush {
             flush.until_ms += gap_ms;
+        }
+        if let Some(clear) = &mut self.clear {
+            clear.until_ms += gap_ms;
         }
         if let Some(at_ms) = &mut self.announced_at_ms {
             *at_ms += gap_ms;

@@ -17,15 +17,23 @@
 //!   before a map said so, is up: nobody was told otherwise. A new leader takes the master's map as what was said, checks each node that is
 //!   up in it by its run id, and only then publishes. Nothing is flushed for a change of leader or a restart of the master.
 //! - **A connection that was merely cut costs nothing**: a new one is tried first, and refused at once by a redis that died.
+//! - **Nothing comes back with a home.** When homes change for good (a node added, forgotten, given another weight), nodes that lost
+//!   slots are told to purge them, once every proxy has confirmed that map or had its grace period. A node that would get a
+//!   slot back before it did is flushed first (see `homes`), and the change waits for that; whatever else changes does not. The
+//!   epoch of the last such map stands in the master, and agents announce what they have purged, so that a new leader knows too.
+//! - **Guests flushed before weights change**, too, while a node is down: a slot may come back to its former guest's host.
 //! - **An operator's word stands in the map**, so it outlasts whoever took it: a drained node is down until it is undrained, and
 //!   an operator's weight stands until the agent announces another than before. A change that was meant is published with
 //!   the state change time 1, by which readers that withhold the keys of changed nodes know that they need not.
 //! - **Silence of all is not believed**: when every node goes silent at once it is rather our own network.
 
 mod event;
+mod homes;
 mod member;
 mod notice;
 mod options;
+mod proxies;
+mod purge;
 mod status;
 mod wishes;
 
@@ -39,9 +47,12 @@ use std::collections::BTreeMap;
 pub use event::{
     Action, Event, FlushId, LeaseAnswer, LinkId, Loss, MapWrite, Now, RequestId, Scope, Server, WriteAnswer, lease_token,
 };
+pub use homes::AssignHomes;
+use homes::Homes;
 use member::{Cause, Member, Published};
 pub use notice::{Change, Level, Notice, What};
 pub use options::{NAME_LEN_MAX, NODES_MAX, Options, STEP_AT_LEAST_EVERY_MS, WEIGHTS};
+use proxies::Proxies;
 pub use status::{NodeState, NodeStatus, Status};
 use wishes::Wishes;
 
@@ -75,8 +86,21 @@ pub(crate) struct Book {
     /// The last map known to have been published, and its epoch.
     base: NodeMap,
     base_epoch: Epoch,
-    /// Counts the nodes that went down: a guest flush makes up for those before its beginning.
+    /// Counts what a guest flush has to come after: nodes that went down, weights that changed.
     guest_need: u64,
+    /// Weights are to change.
+    reweighed: bool,
+    /// When a map was last published.
+    published_at_ms: u64,
+    /// Unused without guest databases.
+    homes: Homes,
+    proxies: Proxies,
+    /// Nodes that the last map does not have any more.
+    forgotten: Vec<String>,
+    /// The list of confirmations that was asked for, and when.
+    listing: Option<(RequestId, u64)>,
+    next_listing_ms: u64,
+    next_orders_ms: u64,
     /// Names of nodes that the next map may show otherwise.
     pending: BTreeMap<String, Pending>,
     /// What stands in the master is not known to be `base`.
@@ -160,6 +184,14 @@ impl Book {
         }
     }
 
+    /// A weight is to change.
+    fn reweigh(&mut self) {
+        if self.options.guest_databases {
+            self.reweighed = true;
+            self.guest_need += 1;
+        }
+    }
+
     fn being_shown_down(&self, name: &str) -> bool {
         self.writing.as_ref().and_then(|writing| writing.map.get(name)).is_some_and(|node| !node.up)
     }
@@ -188,6 +220,7 @@ impl Book {
 impl Membership {
     /// A coordinator that knows nothing yet. `instance` names it, and must be another for every start of every coordinator.
     pub fn new(instance: impl Into<String>, options: Options) -> Self {
+        let homes = Homes::new(options.homes);
         Membership {
             instance: instance.into(),
             book: Book {
@@ -201,6 +234,14 @@ impl Membership {
                 base: NodeMap::new(),
                 base_epoch: 0,
                 guest_need: 0,
+                reweighed: false,
+                published_at_ms: 0,
+                homes,
+                proxies: Proxies::default(),
+                forgotten: Vec::new(),
+                listing: None,
+                next_listing_ms: 0,
+                next_orders_ms: 0,
                 pending: BTreeMap::new(),
                 rewrite: false,
                 rewritten_at_ms: 0,
@@ -302,10 +343,11 @@ impl Membership {
             }
             Event::BusDown => self.book.bus_up_since_ms = None,
             Event::Leased { request, answer } => self.leased(request, answer, now),
-            Event::MapRead { request, map, epoch } => self.map_read(request, map, epoch, now),
+            Event::MapRead { request, map, epoch, rehomed } => self.map_read(request, map, epoch, rehomed, now),
+            Event::ProxiesRead { request, proxies } => self.proxies_read(request, proxies, now),
             Event::Wrote { request, answer } => self.wrote(request, answer, now),
             Event::RequestFailed { request, reason } => self.request_failed(request, reason, now),
-            Event::MapHeard { map, epoch } => self.map_heard(map, epoch),
+            Event::MapHeard { map, epoch } => self.map_heard(map, epoch, now),
             Event::Heard(message) => self.heard(message, now),
             Event::LinkOpened { name, link, server } => {
                 self.with(&name, |member, book| member.link_opened(link, server, now, book))
@@ -357,6 +399,7 @@ impl Membership {
     /// taken anew behind our back. Under a new token nothing of it can happen once the map has been read again.
     fn begin_term(&mut self, now: Now) {
         self.lease.asked = None;
+        self.book.listing = None;
         self.book.doubt_write();
         self.lease.term += 1;
         self.lease.role = Role::Standby;
@@ -427,13 +470,16 @@ impl Membership {
         }
     }
 
-    fn map_read(&mut self, request: RequestId, map: NodeMap, epoch: Option<Epoch>, now: Now) {
+    fn map_read(&mut self, request: RequestId, map: NodeMap, epoch: Option<Epoch>, rehomed: Option<Epoch>, now: Now) {
         let epoch = epoch.filter(|epoch| *epoch <= EPOCH_MAX).unwrap_or(0);
+        let rehomed = rehomed.filter(|epoch| *epoch <= EPOCH_MAX);
         if self.lease.remembering == Some(request) {
             self.lease.remembering = None;
-            self.remember(map, epoch);
+            if self.remember(map, epoch) {
+                self.resume_homes(rehomed, now);
+            }
         } else if self.lease.role == Role::Reading(request) {
-            self.lead(map, epoch, now);
+            self.lead(map, epoch, rehomed, now);
         }
     }
 
@@ -453,7 +499,7 @@ impl Membership {
     }
 
     /// Begins to lead: from the map in the master or, where that is gone or older, from the one that is remembered.
-    fn lead(&mut self, map: NodeMap, stored: Epoch, now: Now) {
+    fn lead(&mut self, map: NodeMap, stored: Epoch, rehomed: Option<Epoch>, now: Now) {
         // The master has lost what we know was published. Then what may have been published is as good: whatever had to be
         // flushed for it was. If it was not published, nobody has used what it shows up, nor the guests of what it shows down.
         if let Some((map, epoch)) = self.book.doubtful.take()
@@ -462,7 +508,11 @@ impl Membership {
             (self.book.base, self.book.base_epoch) = (map, epoch);
         }
         let same = stored == self.book.base_epoch && map.len() == self.book.base.len();
-        let from_memory = !self.remember(map, stored) && !same && !self.book.base.is_empty();
+        let remembered = self.remember(map, stored);
+        let from_memory = !remembered && !same && !self.book.base.is_empty();
+        self.resume_homes(rehomed.filter(|_| !from_memory), now);
+        self.book.proxies.begin(now.mono_ms, self.book.options.proxy_grace_ms);
+        self.book.listing = None;
         // There was a later map, which is gone from here and from there: what it said of the nodes is not known.
         let behind = from_memory && stored > self.book.base_epoch;
         self.lease.role = Role::Leading;
@@ -519,6 +569,7 @@ impl Membership {
             book.rewritten_at_ms = now.mono_ms;
         }
         book.touched = true;
+        book.published_at_ms = now.mono_ms;
         for (name, member) in &mut self.members {
             let published = match map.get(name) {
                 None => Published::Absent,
@@ -543,8 +594,10 @@ impl Membership {
             .collect();
         let up = map.values().filter(|node| node.up).count();
         book.notice(Notice::Published { epoch, changes: told, up, nodes: map.len() });
+        book.forgotten.extend(book.base.keys().filter(|name| !map.contains_key(*name)).cloned());
         book.base_epoch = epoch;
         book.base = map;
+        self.follow_homes(now);
     }
 
     fn request_failed(&mut self, request: RequestId, reason: String, now: Now) {
@@ -554,15 +607,21 @@ impl Membership {
             self.begin_term(now);
         } else if self.lease.remembering.take_if(|reading| *reading == request).is_some() {
             self.lease.missed = true;
+        } else if self.book.listing.take_if(|(listing, _)| *listing == request).is_some() {
+            // It is tried again when it is due.
         } else {
             return;
         }
         self.book.notice(Notice::MasterRefuses { reason });
     }
 
-    fn map_heard(&mut self, map: NodeMap, epoch: Option<Epoch>) {
+    fn map_heard(&mut self, map: NodeMap, epoch: Option<Epoch>, now: Now) {
         match epoch {
-            Some(epoch) if !self.lease.watching && epoch <= EPOCH_MAX => _ = self.remember(map, epoch),
+            Some(epoch) if !self.lease.watching && epoch <= EPOCH_MAX => {
+                if self.remember(map, epoch) {
+                    self.hear_homes(now);
+                }
+            }
             // Our own comes back; or another leads, which the next renewal of the lease will tell.
             Some(_) => {}
             None if self.lease.watching => self.book.notice(Notice::ForeignWriter),
@@ -644,9 +703,11 @@ impl Membership {
         if self.book.may_flush {
             self.flush_guests(now);
             self.write(now);
+            self.look_after_homes(now);
         }
         self.answer_wishes(now);
         let book = &mut self.book;
+        let before = self.members.len();
         self.members.retain(|_, member| {
             let forgotten = member.is_forgotten(now, book);
             if forgotten {
@@ -655,6 +716,10 @@ impl Membership {
             }
             !forgotten
         });
+        if self.members.len() != before {
+            let (homes, base) = (&mut self.book.homes, &self.book.base);
+            homes.retain(|name| self.members.contains_key(name) || base.contains_key(name));
+        }
     }
 
     fn ask_for_lease(&mut self, now: Now) {
@@ -677,11 +742,15 @@ impl Membership {
             return None;
         }
         // Readers that have not yet taken up the map that showed a node up may still write its keys to guests.
-        self.members
-            .values()
-            .filter(|member| member.goes_down())
-            .map(|member| member.shown_at_ms.max(self.book.rewritten_at_ms) + self.book.options.settle_ms)
-            .max()
+        let down_ms = self.members.values().filter(|member| member.goes_down()).map(|member| member.shown_at_ms);
+        let reweighed_ms = self.guests_may_come_back().then_some(self.book.published_at_ms);
+        let since_ms = down_ms.chain(reweighed_ms).max()?;
+        Some(since_ms.max(self.book.rewritten_at_ms) + self.book.options.settle_ms)
+    }
+
+    /// Weights are to change while a node is down: slots may come back to nodes that kept guests of theirs before.
+    fn guests_may_come_back(&self) -> bool {
+        self.book.reweighed && self.members.values().any(|member| member.listed && !member.is_up())
     }
 
     fn flush_guests(&mut self, now: Now) {
@@ -722,7 +791,7 @@ impl Membership {
         if self.lease.asked.is_some() {
             return;
         }
-        let goes_down = self.members.values().any(Member::goes_down);
+        let goes_down = self.guests_may_come_back() || self.members.values().any(Member::goes_down);
         let unflushed = |member: &Member| member.is_up() && !member.guests_flushed(&self.book);
         if goes_down && self.book.options.guest_databases && self.members.values().any(unflushed) {
             return;
@@ -739,17 +808,23 @@ impl Membership {
             return;
         }
         self.book.all_silent_told = false;
-        let map: NodeMap = self.members.iter().filter_map(|(name, member)| Some((name.clone(), member.shown()?))).collect();
+        let wanted: NodeMap = self.members.iter().filter_map(|(name, member)| Some((name.clone(), member.shown()?))).collect();
+        let (map, held_back) = self.with_homes_held_back(wanted);
         let differs = |name: &str| match (map.get(name), self.book.base.get(name)) {
             (Some(new), Some(old)) => !same_but_for_ping(new, old),
             (new, old) => new.is_some() != old.is_some(),
         };
         let mut changes = Vec::new();
+        let mut waiting = BTreeMap::new();
         for (name, pending) in std::mem::take(&mut self.book.pending) {
+            if held_back.contains(&name) {
+                waiting.insert(name.clone(), Pending { what: pending.what.clone(), since_ms: pending.since_ms });
+            }
             if differs(&name) {
                 changes.push((name, pending.what, pending.since_ms));
             }
         }
+        self.book.pending = waiting;
         if !changes.is_empty() || self.book.rewrite {
             self.send(map, changes, self.book.rewrite, now);
         }
@@ -766,7 +841,8 @@ impl Membership {
         self.book.epoch = epoch;
         let token = self.token();
         let expected = (!replace).then_some(self.book.base.len());
-        self.book.push(Action::Write(MapWrite { request, token, epoch, expected, changed, removed, map: map.clone() }));
+        let rehomed = self.book.homes.changed_with(&map, epoch);
+        self.book.push(Action::Write(MapWrite { request, token, epoch, expected, changed, removed, map: map.clone(), rehomed }));
         self.book.writing = Some(Writing { request, epoch, map, changes });
     }
 }

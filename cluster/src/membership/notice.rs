@@ -93,6 +93,28 @@ pub enum Notice {
         /// What is wrong with it.
         reason: String,
     },
+    /// A node gets slots back before it was purged of their keys, and is flushed first.
+    Cleared {
+        /// The node's name.
+        name: String,
+    },
+    /// That flush failed.
+    ClearFailed {
+        /// The node's name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A node has purged the keys that are not its any more.
+    Purged {
+        /// The node's name.
+        name: String,
+    },
+    /// A proxy was out of touch, and may have written where keys are not at home any more.
+    Laggard {
+        /// By which map it may have routed.
+        epoch: Epoch,
+    },
     /// An operator wants something, and gets it.
     Wished {
         /// The node's name.
@@ -149,9 +171,12 @@ impl Notice {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Notice::Leads { .. } | Notice::StandsBy | Notice::MasterBack | Notice::StoodStill { .. } | Notice::Wished { .. } => {
-                Level::Info
-            }
+            Notice::Leads { .. }
+            | Notice::StandsBy
+            | Notice::MasterBack
+            | Notice::StoodStill { .. }
+            | Notice::Wished { .. }
+            | Notice::Purged { .. } => Level::Info,
             Notice::Published { changes, .. } => {
                 let bad = changes.iter().any(|change| matches!(change.what, What::Down { .. }));
                 if bad { Level::Warn } else { Level::Info }
@@ -168,6 +193,7 @@ impl Notice {
             }
             Notice::IsMaster { name } => Some(format!("master {name}")),
             Notice::Unreachable { name, .. } => Some(format!("unreachable {name}")),
+            Notice::ClearFailed { name, .. } => Some(format!("clear {name}")),
             Notice::BadAnnouncement { name, .. } => Some(format!("bad {name}")),
             _ => None,
         }
@@ -240,6 +266,19 @@ impl fmt::Display for Notice {
                 write!(f, "node {name} cannot be reached from here, though its agent announces it: {reason}")
             }
             Notice::BadAnnouncement { name, reason } => write!(f, "an announcement of {name:?} is ignored: {reason}"),
+            Notice::Cleared { name } => {
+                write!(f, "node {name} gets slots back before it was purged of their keys, and was flushed first")
+            }
+            Notice::ClearFailed { name, reason } => {
+                write!(f, "node {name} cannot be flushed before it gets slots back, which is tried again: {reason}")
+            }
+            Notice::Purged { name } => write!(f, "node {name} has purged the keys that are not its any more"),
+            Notice::Laggard { epoch } => {
+                write!(
+                    f,
+                    "a proxy was out of touch and may have routed by the map of epoch {epoch} until now; nodes are purged once more"
+                )
+            }
             Notice::Wished { name, wish } => match wish {
                 Wish::Drain { .. } => write!(f, "an operator drains node {name}"),
                 Wish::Undrain => write!(f, "an operator lets node {name} be up again"),

@@ -1,5 +1,7 @@
 //! What membership is told once, at the start. All times in milliseconds.
 
+use super::homes::AssignHomes;
+
 /// Settings of [`Membership`](super::Membership).
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -25,6 +27,14 @@ pub struct Options {
     pub join_flush_timeout_ms: u64,
     /// How long flushing the guest databases may take a node.
     pub guest_flush_timeout_ms: u64,
+    /// How slots get their homes, if guest databases are in use.
+    pub homes: AssignHomes,
+    /// How long a proxy may take to confirm a map, or be silent, before it is not waited for any more.
+    pub proxy_grace_ms: u64,
+    /// How often proxies' confirmations are read while they are waited for.
+    pub proxies_interval_ms: u64,
+    /// How long after homes have changed nodes are told to purge what they lost.
+    pub purge_after_ms: u64,
     /// How long readers are given to take up a map before what it changed is built upon.
     pub settle_ms: u64,
     /// First pause before a node that goes down again and again is let back; doubled each time.
@@ -49,6 +59,10 @@ impl Default for Options {
             lease_interval_ms: 500,
             join_flush_timeout_ms: 60_000,
             guest_flush_timeout_ms: 1_000,
+            homes: super::homes::by_slots,
+            proxy_grace_ms: 10_000,
+            proxies_interval_ms: 500,
+            purge_after_ms: 10_000,
             settle_ms: 100,
             flap_pause_ms: 1_000,
             flap_pause_max_ms: 60_000,
@@ -84,6 +98,15 @@ pub(super) const WISHES_MAX: usize = 64;
 pub(super) const WISH_ID_LEN_MAX: usize = 64;
 /// A wish that has not been said again for so long is nobody's any more.
 pub(super) const WISH_SAID_AGAIN_MS: u64 = 10_000;
+
+/// Proxies' confirmations are read so often where nobody waits for them, so that those that are gone are forgotten.
+pub(super) const PROXIES_IDLE_INTERVAL_MS: u64 = 5_000;
+/// So many nodes are told to purge at a time, each time proxies are listed: each of their agents reads the map.
+pub(super) const ORDERS_MAX: usize = 16;
+/// A node that has not purged what it was told to is told again.
+pub(super) const ORDER_AGAIN_MS: u64 = 10_000;
+/// Pause before a node that could not be flushed of the keys it lost is tried again.
+pub(super) const CLEAR_PAUSE_MS: u64 = 1_000;
 
 /// More nodes than this are not taken in: a bound on what a stray agent can do, far above any real cluster.
 pub const NODES_MAX: usize = 10_000;

@@ -8,9 +8,10 @@ use super::{
     Action, Event, FlushId, LeaseAnswer, Level, LinkId, Loss, MapWrite, Membership, NODES_MAX, NodeState, Notice, Now, Options,
     RequestId, STEP_AT_LEAST_EVERY_MS, Scope, Server, WriteAnswer,
 };
-use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Endpoint, Epoch, Node, NodeMap, Wish, WishAnswer};
+use crate::contract::{AgentBusMessage, Announcement, Confirmation, EPOCH_MAX, Endpoint, Epoch, Node, NodeMap, Wish, WishAnswer};
 
 mod moves;
+mod purge;
 
 const UNIX_MS: u64 = 1_795_000_000_000;
 
@@ -29,6 +30,11 @@ struct Rig {
     hold_writes: bool,
     written: Vec<MapWrite>,
     stored: (NodeMap, Option<Epoch>),
+    rehomed: Option<Epoch>,
+    /// What proxies confirm: the epoch and how often they have said something.
+    proxies: BTreeMap<String, Confirmation>,
+    /// The last order of each node.
+    orders: BTreeMap<String, Epoch>,
     lease: LeaseReply,
     notices: Vec<Notice>,
     answers: Vec<WishAnswer>,
@@ -61,6 +67,9 @@ impl Rig {
             hold_writes: false,
             written: Vec::new(),
             stored: (NodeMap::new(), None),
+            rehomed: None,
+            proxies: BTreeMap::new(),
+            orders: BTreeMap::new(),
             lease: LeaseReply::Ours,
             notices: Vec::new(),
             answers: Vec::new(),
@@ -129,12 +138,18 @@ impl Rig {
             }
             Action::ReadMap { request } => {
                 let (map, epoch) = self.stored.clone();
-                return Some(Event::MapRead { request: *request, map, epoch });
+                return Some(Event::MapRead { request: *request, map, epoch, rehomed: self.rehomed });
             }
             Action::Write(write) => {
+                self.rehomed = Some(write.rehomed);
                 self.write = Some(write.clone());
                 return (!self.hold_writes).then(|| self.wrote());
             }
+            Action::ReadProxies { request } => {
+                return Some(Event::ProxiesRead { request: *request, proxies: self.proxies.clone() });
+            }
+            Action::DropProxies { ids } => self.proxies.retain(|id, _| !ids.contains(id)),
+            Action::OrderPurge { orders, .. } => self.orders.extend(orders.iter().cloned()),
             Action::Answer { answer, .. } => self.answers.push(answer.clone()),
             Action::Notice(notice) => self.notices.push(notice.clone()),
         }
@@ -173,6 +188,7 @@ impl Rig {
             name: Some(name.to_owned()),
             run_id: None,
             version: None,
+            purged: None,
             other: Map::new(),
         }
     }
@@ -1073,7 +1089,7 @@ fn answers_to_nobodys_questions_change_nothing() {
         Event::Flushed { name: name.clone(), flush: 999 },
         Event::FlushFailed { name, flush: 999, reason: String::new() },
         Event::Leased { request, answer: LeaseAnswer::Other { left_ms: None } },
-        Event::MapRead { request, map: NodeMap::new(), epoch: Some(EPOCH_MAX) },
+        Event::MapRead { request, map: NodeMap::new(), epoch: Some(EPOCH_MAX), rehomed: Some(EPOCH_MAX) },
         Event::Wrote { request, answer: WriteAnswer::Fenced },
         Event::RequestFailed { request, reason: String::new() },
     ] {

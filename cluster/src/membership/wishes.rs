@@ -131,8 +131,16 @@ impl Membership {
         if !book.master_up || book.writing.is_some() {
             return "the master to take the new map".to_owned();
         }
-        if let Some((unflushed, _)) = self.members.iter().find(|(_, member)| member.is_up() && !member.guests_flushed(book)) {
+        if self.guest_flush_from_ms().is_some()
+            && let Some((unflushed, _)) = self.members.iter().find(|(_, member)| member.is_up() && !member.guests_flushed(book))
+        {
             return format!("the guest databases of {unflushed} to be flushed");
+        }
+        if let Some(unclean) = book.homes.unclean.first() {
+            return match book.may_clear(unclean, now) {
+                Some(_) => format!("{unclean} to be flushed, which gets slots back and has not purged their keys yet"),
+                None => format!("proxies to confirm the last map, so that {unclean} can be flushed, which gets slots back"),
+            };
         }
         match self.members.get(name) {
             Some(member) if wish == Wish::Undrain && member.published != Published::Up => {

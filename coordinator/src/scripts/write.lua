@@ -1,6 +1,6 @@
 -- Writes and publishes a map, if the lease is ours and no map as new is there: all of it or nothing.
--- KEYS: lease, node set, epoch.
--- ARGV: token, epoch, fields that the hash must have or 'any' to empty it first, channel, message, number of fields to set, name, node …, names to remove …
+-- KEYS: lease, node set, epoch, rehomed.
+-- ARGV: token, epoch, fields that the hash must have or 'any' to empty it first, channel, message, epoch by which homes last changed, number of fields to set, name, node …, names to remove …
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'fenced'} end
 local stored = redis.pcall('GET', KEYS[3])
 stored = type(stored) == 'string' and tonumber(stored) or 0
@@ -13,9 +13,10 @@ elseif redis.call('HLEN', KEYS[2]) ~= tonumber(ARGV[3]) then
   -- A new epoch must not vouch for a hash that somebody else has tampered with.
   return {'stale', string.format('%.0f', stored)}
 end
-local last = 6 + 2 * tonumber(ARGV[6])
-for i = 7, last, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+local last = 7 + 2 * tonumber(ARGV[7])
+for i = 8, last, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
 redis.call('SET', KEYS[3], ARGV[2])
+redis.call('SET', KEYS[4], ARGV[6])
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 return {'done'}

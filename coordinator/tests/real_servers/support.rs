@@ -207,6 +207,7 @@ pub(crate) fn announcement(node: &Redis) -> Announcement {
         name: None,
         run_id: None,
         version: None,
+        purged: None,
         other: Default::default(),
     }
 }

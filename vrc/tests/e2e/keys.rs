@@ -50,7 +50,7 @@ fn write_and_read_back(port: u16, keys: &[Vec<u8>]) {
 
 #[test]
 fn random_keys_land_where_where_says() {
-    let cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0, 2.0, 0.5], proxies: 1 });
+    let cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0, 2.0, 0.5], proxies: 1, ..Fleet::default() });
     let keys = random_keys(&mut Random(1));
     write_and_read_back(cluster.port(), &keys);
 

@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 
-use crate::support::{Cluster, Fleet, LONG, Load, Process, RedisServer, eventually};
+use crate::support::{Cluster, Fleet, LONG, Load, Process, RedisServer, connect, eventually, locate};
 
 /// Replies between two moves: enough that every key was read and written.
 const BETWEEN: u64 = 5_000;
+
+/// A coordinator that does not give proxies long, so that nobody has to wait for that.
+const SOON: [&str; 4] = ["--proxy-grace", "4s", "--purge-after", "500ms"];
 
 fn run(args: &[&str]) -> (Option<i32>, String) {
     let mut process = Process::vrc(args);
@@ -44,7 +47,7 @@ fn of_node<'a>(status: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn no_client_notices_what_operators_do() {
-    let cluster = Cluster::start(&Fleet { proxies: 2, ..Fleet::default() });
+    let cluster = Cluster::start(&Fleet { proxies: 2, coordinator: SOON.to_vec(), ..Fleet::default() });
     let names: Vec<&str> = cluster.nodes.keys().map(String::as_str).collect();
     let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
     let load = Load::start(&ports, 2);
@@ -82,7 +85,7 @@ fn no_client_notices_what_operators_do() {
 
 #[test]
 fn what_cannot_be_done_is_said_in_one_line() {
-    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 0 });
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 0, ..Fleet::default() });
     let names: Vec<String> = cluster.nodes.keys().cloned().collect();
     let told = refused(&cluster, &["drain", "nobody"]);
     assert!(told.contains("no node is called nobody") && told.contains(&names[1]), "{told}");
@@ -105,7 +108,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
 
 #[test]
 fn a_forgotten_node_is_gone_until_its_agent_is_started_again() {
-    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0, 1.0], proxies: 1 });
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0, 1.0], proxies: 1, ..Fleet::default() });
     let name = cluster.nodes.keys().next().unwrap().clone();
     carry_out(&cluster, &["drain", &name]);
     let mut node = cluster.nodes.remove(&name).unwrap();
@@ -122,7 +125,7 @@ fn a_forgotten_node_is_gone_until_its_agent_is_started_again() {
 /// The map carries what operators said, whoever is there to read it.
 #[test]
 fn what_operators_said_outlasts_agents_coordinators_and_the_master() {
-    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 0 });
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 0, ..Fleet::default() });
     let names: Vec<String> = cluster.nodes.keys().cloned().collect();
     carry_out(&cluster, &["drain", &names[0]]);
     carry_out(&cluster, &["weight", &names[1], "2.5"]);
@@ -162,7 +165,7 @@ fn status_nodes(cluster: &Cluster) -> usize {
 /// Each node in turn is stopped in good order, its redis killed the moment its agent has ended, and started again.
 #[test]
 fn no_client_notices_a_rolling_restart() {
-    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0; 3], proxies: 2 });
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0; 3], proxies: 2, ..Fleet::default() });
     let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
     let master = cluster.master.port().to_string();
     let load = Load::start(&ports, 2);
@@ -185,4 +188,105 @@ fn no_client_notices_a_rolling_restart() {
     let tally = load.finish();
     println!("{tally:?}");
     assert!(tally.errors.is_empty() && tally.stale.is_empty(), "{tally:?}");
+}
+
+/// Nodes flip from one weight to another before anybody has purged anything: whoever gets slots back is flushed first.
+#[test]
+fn no_stale_value_comes_back_with_a_home() {
+    let fleet = Fleet {
+        weights: vec![1.0; 3],
+        proxies: 2,
+        coordinator: vec!["--proxy-grace", "4s", "--purge-after", "10m"],
+        ..Fleet::default()
+    };
+    let cluster = Cluster::start(&fleet);
+    let names: Vec<&str> = cluster.nodes.keys().map(String::as_str).collect();
+    let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
+    let load = Load::start(&ports, 2);
+    load.await_replies(BETWEEN);
+    for weight in ["5", "1", "5", "1"] {
+        carry_out(&cluster, &["weight", names[0], weight]);
+        load.await_replies(BETWEEN);
+    }
+    let tally = load.finish();
+    println!("{tally:?}");
+    assert!(tally.errors.is_empty() && tally.stale.is_empty(), "{tally:?}");
+    assert!(cluster.coordinator.output().contains("was flushed first"), "{}", cluster.coordinator.output());
+}
+
+#[test]
+fn keys_with_a_new_home_are_purged() {
+    let fleet = Fleet {
+        weights: vec![1.0; 3],
+        coordinator: SOON.to_vec(),
+        agent: vec!["--announce-interval", "300ms", "--purge-rate", "20000"],
+        ..Fleet::default()
+    };
+    let cluster = Cluster::start(&fleet);
+    let names: Vec<&str> = cluster.nodes.keys().map(String::as_str).collect();
+    let all_purged = |what: &str| {
+        // Told and done: the coordinator says so of each node that has lost slots.
+        eventually(what, LONG, || {
+            let shown = status(&cluster);
+            let nodes = shown["nodes"].as_array().unwrap();
+            nodes.iter().all(|node| node["purge"].is_null()).then_some(())
+        });
+    };
+    let purged = || cluster.coordinator.output().matches("has purged the keys").count();
+    // Those that came first lost slots when others came; they are told all at once.
+    let at_start = eventually("what was lost at the start is purged", LONG, || {
+        let told: usize = redis::cmd("HLEN").arg("rvolcluster:purge").query(&mut connect(cluster.master.port())).ok()?;
+        (told > 0 && purged() == told).then_some(told)
+    });
+    all_purged("at the start");
+
+    let keys: Vec<String> = (0..4_000).map(|number| format!("key:{number}")).collect();
+    let mut client = connect(cluster.port());
+    for database in [0, 3] {
+        redis::cmd("SELECT").arg(database).exec(&mut client).unwrap();
+        let mut pipe = redis::pipe();
+        keys.iter().for_each(|key| _ = pipe.set(key, "before").ignore());
+        pipe.exec(&mut client).unwrap();
+    }
+    carry_out(&cluster, &["weight", names[0], "4"]);
+    eventually("the others are purged", LONG, || (purged() == at_start + 2).then_some(()));
+    all_purged("after the new weight");
+    let topology = cluster.topology();
+    let mut left = 0;
+    for (name, node) in &cluster.nodes {
+        for database in [0, 3] {
+            let here = node.redis.keys(database);
+            let astray = here.iter().find(|key| locate(&topology, key).home != *name);
+            assert_eq!(astray.map(|key| String::from_utf8_lossy(key)), None, "on {name}, database {database}");
+            left += here.len();
+        }
+    }
+    assert!((3_000..6_000).contains(&left), "{left} of 8000");
+    let told: Vec<u64> = cluster
+        .nodes
+        .keys()
+        .map(|name| {
+            let text: Option<String> =
+                redis::cmd("HGET").arg("rvolcluster:purged").arg(name).query(&mut connect(cluster.master.port())).unwrap();
+            let progress: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+            progress["removed"].as_u64().unwrap_or(0)
+        })
+        .collect();
+    assert_eq!(told.iter().sum::<u64>(), 8_000 - left as u64);
+
+    // What is written now is not met by what was there before, and nobody need be flushed.
+    for (database, weight, purged_then) in [(0, "1", at_start + 3), (3, "4", at_start + 5)] {
+        redis::cmd("SELECT").arg(database).exec(&mut client).unwrap();
+        let mut pipe = redis::pipe();
+        keys.iter().for_each(|key| _ = pipe.set(key, "meanwhile").ignore());
+        pipe.exec(&mut client).unwrap();
+        carry_out(&cluster, &["weight", names[0], weight]);
+        cluster.await_served(&cluster.proxies[0], LONG);
+        let values: Vec<Option<String>> = redis::cmd("MGET").arg(&keys).query(&mut client).unwrap();
+        assert!(values.iter().flatten().all(|value| value == "meanwhile"));
+        assert!(values.iter().flatten().count() > 1_500);
+        eventually("purged once more", LONG, || (purged() == purged_then).then_some(()));
+        all_purged("once more");
+    }
+    assert!(!cluster.coordinator.output().contains("was flushed first"), "{}", cluster.coordinator.output());
 }

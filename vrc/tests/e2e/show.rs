@@ -19,7 +19,7 @@ fn json(args: &[&str]) -> Value {
 
 #[test]
 fn status_shows_every_node_and_who_is_gone() {
-    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 3.0], proxies: 1 });
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 3.0], proxies: 1, ..Fleet::default() });
     let mut client = connect(cluster.port());
     for number in 0..400 {
         redis::cmd("SET").arg(format!("key:{number}")).arg(number).exec(&mut client).unwrap();
@@ -52,7 +52,7 @@ fn status_shows_every_node_and_who_is_gone() {
 
 #[test]
 fn where_tells_home_holder_and_database() {
-    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 1 });
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0, 1.0], proxies: 1, ..Fleet::default() });
     let master = cluster.master.port().to_string();
     let before = json(&["where", "123456789", "{123456789}:x", "-p", &master, "-n", "2", "--json"]);
     assert_eq!((&before[0]["slot"], &before[1]["slot"]), (&0x31c3.into(), &0x31c3.into()));

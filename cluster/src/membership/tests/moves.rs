@@ -136,7 +136,7 @@ fn only_force_drains_the_last_node() {
 
 #[test]
 fn an_operators_weight_stands_until_the_agent_says_another_than_before() {
-    let mut rig = Rig::with(options(), &["a", "b"]);
+    let mut rig = Rig::with(Options { guest_databases: false, ..options() }, &["a", "b"]);
     rig.wish("a", Wish::Weight { weight: 3.0 });
     assert!(rig.is_done());
     rig.announce_weight("a", 1.0);

@@ -18,11 +18,15 @@ pub(crate) struct Fleet {
     /// One a node.
     pub(crate) weights: Vec<f64>,
     pub(crate) proxies: usize,
+    /// Further arguments of the coordinator.
+    pub(crate) coordinator: Vec<&'static str>,
+    /// Further arguments of each agent.
+    pub(crate) agent: Vec<&'static str>,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Fleet { weights: vec![1.0; 4], proxies: 1 }
+        Fleet { weights: vec![1.0; 4], proxies: 1, coordinator: Vec::new(), agent: Vec::new() }
     }
 }
 
@@ -58,12 +62,15 @@ impl Cluster {
     pub(crate) fn start(fleet: &Fleet) -> Self {
         let master = RedisServer::start();
         let master_port = master.port().to_string();
-        let coordinator = Process::vrc(&["coordinator", "-h", "127.0.0.1", "-p", &master_port]);
+        let mut args = vec!["coordinator", "-h", "127.0.0.1", "-p", &master_port];
+        args.extend(&fleet.coordinator);
+        let coordinator = Process::vrc(&args);
         let nodes = fleet.weights.iter().map(|weight| {
             let redis = RedisServer::start();
             let (port, weight) = (redis.port().to_string(), weight.to_string());
-            let agent =
-                Process::vrc(&["agent", "-h", "127.0.0.1", "-p", &port, "-w", &weight, "-H", "127.0.0.1", "-P", &master_port]);
+            let mut args = vec!["agent", "-h", "127.0.0.1", "-p", &port, "-w", &weight, "-H", "127.0.0.1", "-P", &master_port];
+            args.extend(&fleet.agent);
+            let agent = Process::vrc(&args);
             (format!("127.0.0.1:{port}"), ClusterNode { agent, redis })
         });
         let nodes: BTreeMap<_, _> = nodes.collect();

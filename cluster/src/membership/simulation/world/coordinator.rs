@@ -88,6 +88,7 @@ impl World {
             Action::ReadMap { request } => self.ask(number, request, Request::Read { request }),
             Action::Write(write) => self.ask(number, write.request, Request::Write(write)),
             Action::Release { token } => self.ask(number, 0, Request::Release { token }),
+            Action::ReadProxies { .. } | Action::DropProxies { .. } | Action::OrderPurge { .. } => {}
             Action::Answer { .. } | Action::Notice(_) => {}
         }
     }

@@ -14,6 +14,7 @@ pub(super) struct Master {
     pub(super) lease: Option<(String, u64)>,
     pub(super) hash: NodeMap,
     pub(super) epoch: Option<Epoch>,
+    pub(super) rehomed: Option<Epoch>,
 }
 
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub(super) enum Request {
 
 impl Master {
     pub(super) fn new() -> Self {
-        Master { up: true, process: 1, hung_until_ms: 0, lease: None, hash: NodeMap::new(), epoch: None }
+        Master { up: true, process: 1, hung_until_ms: 0, lease: None, hash: NodeMap::new(), epoch: None, rehomed: None }
     }
 
     pub(super) fn stored(&self) -> Stored<'_> {
@@ -37,7 +38,7 @@ impl Master {
     pub(super) fn die(&mut self) {
         self.up = false;
         self.process += 1;
-        (self.lease, self.hash, self.epoch) = (None, NodeMap::new(), None);
+        (self.lease, self.hash, self.epoch, self.rehomed) = (None, NodeMap::new(), None, None);
     }
 }
 
@@ -122,7 +123,8 @@ impl World {
                 (request, Event::Leased { request, answer })
             }
             Request::Read { request } => {
-                (request, Event::MapRead { request, map: self.master.hash.clone(), epoch: self.master.epoch })
+                let Master { hash, epoch, rehomed, .. } = &self.master;
+                (request, Event::MapRead { request, map: hash.clone(), epoch: *epoch, rehomed: *rehomed })
             }
             Request::Write(write) => {
                 let (request, stored) = (write.request, self.master.epoch.unwrap_or(0));
@@ -169,6 +171,7 @@ impl World {
         self.check(outcome);
         self.master.hash = hash;
         self.master.epoch = Some(write.epoch);
+        self.master.rehomed = Some(write.rehomed);
         for number in 0..COORDINATORS {
             if self.coordinators[number].bus {
                 let at_ms = self.now_ms + self.latency();

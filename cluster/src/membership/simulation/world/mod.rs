@@ -26,8 +26,26 @@ const FAULTS_MS: u64 = 8_000;
 const HEALING_MS: u64 = 9_000;
 const MASTER_TIMEOUT_MS: u64 = 300;
 
+/// Few slots, so that giving them out takes no time.
+const SLOTS: u64 = 24;
+
+/// Rendezvous hashing with weights that are whole numbers: each unit of weight bids.
+fn homes(nodes: &[(&str, f64)]) -> Box<[u16]> {
+    let bid = |name: &str, slot: u64, unit: u64| {
+        let seed = name.bytes().fold(slot << 8 | unit, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
+        Random(seed).next()
+    };
+    let best = |slot: u64, (name, weight): &(&str, f64)| (0..*weight as u64).map(|unit| bid(name, slot, unit)).max();
+    let home = |slot| (0..nodes.len() as u16).max_by_key(|index| best(slot, &nodes[usize::from(*index)])).unwrap_or(0);
+    (0..SLOTS).map(home).collect()
+}
+
 fn options() -> Options {
     Options {
+        homes,
+        proxy_grace_ms: 1_500,
+        proxies_interval_ms: 100,
+        purge_after_ms: 400,
         ping_interval_ms: 250,
         ping_timeout_ms: 600,
         recheck_ms: 250,

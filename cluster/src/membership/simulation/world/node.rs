@@ -131,6 +131,7 @@ impl World {
             // Old agents do not say.
             run_id: (node != 0).then(|| run_id.clone()),
             version: None,
+            purged: None,
             other: Map::new(),
         };
         self.say(&AgentBusMessage::NodeUp { node: announcement });
