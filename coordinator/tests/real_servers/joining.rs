@@ -135,8 +135,8 @@ async fn bad_messages_change_nothing() {
     let mut heavier = announcement(node);
     heavier.weight = 2.5;
     drop(cluster.agents);
-    let _agent = Agent::announcing(heavier, master);
     let reader = Reader::of(master).await;
+    let _agent = Agent::announcing(heavier, master);
     let heard = reader.until(began, "the new weight", |heard| heard.node(node).weight == 2.5).await;
     assert!(heard.up(node));
     assert_eq!(heard.map.len(), 1);
