@@ -46,6 +46,7 @@ impl HotPath {
             identity: Arc::new(identity),
             announce: None,
             peers: Default::default(),
+            scripts: Default::default(),
         };
         let mut core = Core::new(settings, Arc::new(topology), 0, Arc::new(AllStats::new(1)));
         let clients = pipelines.into_iter().enumerate().map(|(id, says)| {

@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod metrics;
 mod peers;
+mod scripts;
 mod socket;
 mod stats;
 mod watch;
@@ -208,6 +209,7 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
         }),
         announce: config.announce.clone(),
         peers,
+        scripts: Arc::default(),
     }
 }
 

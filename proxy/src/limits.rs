@@ -49,6 +49,13 @@ pub(crate) const INVALID_KEYS_MAX: usize = 1024;
 /// Different sets of prefixes that the clients of one worker may track with BCAST; each takes a connection to every node.
 pub(crate) const BROADCASTS_MAX: usize = 64;
 
+/// Bytes of scripts that the proxy keeps; past it, those that were not used for the longest time are forgotten.
+pub(crate) const SCRIPTS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Longest script that it keeps.
+pub(crate) const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
+/// Scripts that a node connection, and a worker, have notes of; past it they begin anew.
+pub(crate) const SCRIPTS_NOTED_MAX: usize = 4096;
+
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;
 /// Databases that a client may select where the others are guest databases.
@@ -77,6 +84,7 @@ const _: () = assert!(GATHER_BYTES_MAX < CLIENT_OUTPUT_PAUSE_BYTES && GATHER_MS 
 const _: () = assert!(KEEP_BYTES < SPARE_BYTES_MAX);
 const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);
 const _: () = assert!(TRANSACTION_BYTES_MAX < vrc_cluster::resp::REQUEST_BYTES_MAX);
+const _: () = assert!(SCRIPT_BYTES_MAX < SCRIPTS_BYTES_MAX / 4 && SCRIPT_BYTES_MAX < NODE_BACKLOG_BYTES);
 const _: () = assert!(PRIVATE_IDLE_MAX < PRIVATE_MAX);
 const _: () = assert!(CLIENT_PENDING_MAX < NODE_PENDING_MAX);
 const _: () = assert!(DATABASES_WITH_GUESTS <= GUEST_OFFSET && GUEST_OFFSET + DATABASES_WITH_GUESTS <= DATABASES);

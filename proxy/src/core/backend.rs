@@ -14,6 +14,7 @@ use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX};
 
 use super::{
     private::Hold,
+    script::Noted,
     session::{Sequence, SessionId, empty},
     tracked::Tracked,
 };
@@ -87,7 +88,8 @@ pub(crate) struct Waiter {
     pub(crate) since_ms: u64,
     /// Which part of a split command.
     pub(crate) part: u16,
-    /// How many replies come before the one that counts: those to the commands of a transaction's block.
+    /// How many replies come before the one that counts: those to the commands of a transaction's block, and to scripts that were
+    /// taken along.
     pub(crate) skip: u32,
 }
 
@@ -149,6 +151,8 @@ pub(crate) struct Backend {
     /// An unfinished reply.
     pub(crate) input: Vec<u8>,
     pub(crate) framer: ReplyFramer,
+    /// The scripts that the node was given.
+    pub(crate) noted: Noted,
     waiters: VecDeque<Waiter>,
     /// A time before which none of the waiters came that moved here from another node: they may stand behind newer ones. Any time
     /// if there are none.
@@ -175,6 +179,7 @@ impl Backend {
             dirty: false,
             input: Vec::new(),
             framer: ReplyFramer::default(),
+            noted: Noted::default(),
             waiters: VecDeque::new(),
             moved_since_ms: u64::MAX,
             skipped: 0,
@@ -293,6 +298,8 @@ impl Backend {
 
     /// Takes back the requests of which no byte was written, in order, each with its waiter.
     pub(crate) fn take_unsent(&mut self) -> Unsent {
+        // Scripts may be among them.
+        self.noted.tear_up();
         let mut bytes = self.out.len() - self.out_at;
         let mut count = 0;
         for waiter in self.waiters.iter().rev() {
@@ -306,6 +313,11 @@ impl Backend {
         let waiters = self.waiters.split_off(self.waiters.len() - count);
         let requests = self.out.split_off(self.out_at + bytes);
         Unsent { waiters, requests }
+    }
+
+    /// Whether something may be queued that relies on scripts which the node was given over this connection.
+    pub(crate) fn relies_on_scripts(&self) -> bool {
+        !self.noted.is_empty()
     }
 
     /// Puts back what [`Backend::take_unsent`] took.
@@ -329,6 +341,7 @@ impl Backend {
 
     /// Gives up everybody who waits, sent or not.
     pub(crate) fn take_waiters(&mut self) -> VecDeque<Waiter> {
+        self.noted.tear_up();
         self.skipped = 0;
         empty(&mut self.out);
         self.out_at = 0;

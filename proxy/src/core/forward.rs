@@ -12,6 +12,7 @@ use super::{
     Core, Flow,
     backend::{Lane, State, Unsent, Waiter},
     private::HeldKeys,
+    script::{behind_loads, runs_known_script},
     session::{Pause, Slot},
 };
 
@@ -84,6 +85,9 @@ impl Core {
     #[inline]
     pub(super) fn dispatch(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         match self.router.route(command, args, &self.topology) {
+            Ok(Route::One(owner)) if command.acl.contains(Categories::SCRIPTING) => {
+                self.forward_scripting(index, owner, command, args)
+            }
             Ok(Route::One(owner)) => self.forward(index, owner, args),
             Ok(Route::Local) => self.local(index, command, args),
             Ok(Route::Session) => self.session_command(index, command, args),
@@ -95,8 +99,11 @@ impl Core {
                     Flow::Next
                 }
             },
-            Ok(Route::Any) => self.forward_any(index, args),
+            Ok(Route::Any) => self.forward_any(index, command, args),
             Ok(Route::Split(split)) => self.forward_split(index, split, args),
+            Ok(Route::All(merge)) if command.acl.contains(Categories::SCRIPTING) => {
+                self.forward_scripting_to_all(index, command, merge, args)
+            }
             Ok(Route::All(merge)) => self.forward_all(index, command, merge, args),
             Err(refusal) => {
                 self.refuse_command(index, &refusal);
@@ -167,8 +174,11 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn forward_any(&mut self, index: u32, args: Args<'_>) -> Flow {
+    pub(super) fn forward_any(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         match self.any_node(index) {
+            Some(node) if command.acl.contains(Categories::SCRIPTING) => {
+                self.forward_scripting(index, Owner { node, guest: false }, command, args)
+            }
             Some(node) => self.forward(index, Owner { node, guest: false }, args),
             None => {
                 self.refuse_command(index, &Refusal::NoNodeUp);
@@ -310,6 +320,8 @@ impl Core {
             if waiter.is_nobody() || self.sessions[waiter.session as usize].generation != waiter.generation {
                 continue;
             }
+            let (loads, request) = behind_loads(request, waiter.skip);
+            let waiter = Waiter { skip: waiter.skip - loads, ..waiter };
             if waiter.skip > 0 {
                 self.transaction_again(waiter, lane, request);
                 continue;
@@ -328,7 +340,7 @@ impl Core {
         let route = self.router.route(command, args, &self.topology);
         self.counters.rerouted_total += 1;
         match (route, slot) {
-            (Ok(Route::One(owner)), _) => self.queue_again(owner, lane, waiter, args.bytes()),
+            (Ok(Route::One(owner)), _) => self.queue_again(owner, lane, waiter, command, args),
             (Ok(Route::Split(split)), slot) => {
                 let parts = self.router.parts().len();
                 let part = match slot {
@@ -349,7 +361,7 @@ impl Core {
                 self.queue_parts(Waiter { part, ..waiter }, lane, split, args);
             }
             (Ok(Route::Any), _) => match self.any_node(waiter.session) {
-                Some(node) => self.queue_again(Owner { node, guest: false }, lane, waiter, args.bytes()),
+                Some(node) => self.queue_again(Owner { node, guest: false }, lane, waiter, command, args),
                 None => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
             },
             (Ok(Route::All(_)), _) => match origin {
@@ -358,7 +370,7 @@ impl Core {
             },
             (Ok(Route::Session), _) if matches!(command.name, "publish" | "spublish") => {
                 match route::owner(self.topology.place(&args[1]), &self.topology) {
-                    Ok(owner) => self.queue_again(Owner { guest: false, ..owner }, lane, waiter, args.bytes()),
+                    Ok(owner) => self.queue_again(Owner { guest: false, ..owner }, lane, waiter, command, args),
                     Err(refusal) => self.fail(waiter, &refusal.to_string()),
                 }
             }
@@ -380,9 +392,14 @@ impl Core {
     }
 
     /// Queues a request for its new owner; `lane` is the client's.
-    pub(super) fn queue_again(&mut self, owner: Owner, lane: Lane, waiter: Waiter, request: &[u8]) {
+    fn queue_again(&mut self, owner: Owner, lane: Lane, waiter: Waiter, command: &'static Command, args: Args<'_>) {
         let backend = self.backend_of(owner.node, lane.at(owner.guest));
-        self.requeue(backend, waiter, request);
+        self.wake(backend, waiter);
+        if runs_known_script(command) {
+            self.queue_run(backend, waiter, args);
+        } else {
+            self.queue(backend, waiter, args.bytes());
+        }
     }
 
     fn requeue(&mut self, backend: u32, waiter: Waiter, request: &[u8]) {
@@ -391,7 +408,7 @@ impl Core {
     }
 
     /// Makes a backend ready for a request that was queued elsewhere before.
-    fn wake(&mut self, backend: u32, waiter: Waiter) {
+    pub(super) fn wake(&mut self, backend: u32, waiter: Waiter) {
         self.backends[backend as usize].expect_moved(waiter.since_ms);
         if self.backends[backend as usize].state == State::Idle {
             self.connect(backend);

@@ -99,8 +99,12 @@ impl Core {
                     }
                     let may_be_read = backend.tracked.is_some() || backend.hold.is_some();
                     match backend.pop() {
-                        Some(waiter) if may_be_read => self.deliver_read(index, waiter, reply),
-                        Some(waiter) => self.deliver(waiter, reply),
+                        Some(waiter) => {
+                            if reply[0] == b'-' {
+                                self.node_error(index, reply);
+                            }
+                            if may_be_read { self.deliver_read(index, waiter, reply) } else { self.deliver(waiter, reply) }
+                        }
                         None => break "it sent a reply that nobody asked for".to_owned(),
                     }
                 }
@@ -134,6 +138,7 @@ impl Core {
         }
         backend.incarnation = backend.incarnation.wrapping_add(1);
         let was = backend.state;
+        let relied_on_scripts = backend.relies_on_scripts();
         let lost = backend.lose_sent();
         let node = backend.node.clone();
         if matches!(was, State::Retired { .. }) {
@@ -155,6 +160,12 @@ impl Core {
             lost,
             &format!("NODEDOWN node {node} was lost before it answered ({reason}); the command may have been carried out"),
         );
+        if relied_on_scripts && !matches!(was, State::Retired { .. }) {
+            // The next connection's node may not have them: they are taken along anew.
+            let backend = &mut self.backends[index as usize];
+            let (lane, unsent) = (backend.lane, backend.take_unsent());
+            self.forward_again(Some(index), lane, unsent);
+        }
         self.reconnect_if_wanted(index);
     }
 

@@ -99,7 +99,9 @@ impl Core {
                 return self.tracking_command(index, command, args);
             }
             "client|list" => self.client_list(index, args),
-            "config|get" if self.settings.allow_node_config && !is_own_parameters(args) => return self.forward_any(index, args),
+            "config|get" if self.settings.allow_node_config && !is_own_parameters(args) => {
+                return self.forward_any(index, command, args);
+            }
             "config|get" => self.config_get(index, args),
             "config|set" | "config|resetstat" if self.settings.allow_node_config => {
                 return self.forward_all(index, command, Merge::AllOk, args);

@@ -22,6 +22,7 @@ mod local;
 mod private;
 mod pubsub;
 mod scan;
+mod script;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use crate::{
     config::ProxyAddress,
     limits::{READ_BYTES, RETIRE_MS},
     peers::Peers,
+    scripts::Scripts,
     stats::{AllStats, Counters, Stats},
 };
 
@@ -52,6 +54,7 @@ pub(crate) use backend::Lane;
 use backend::{Backend, State};
 use broadcast::Broadcasts;
 use private::Hold;
+use script::Seen;
 use session::{Pause, Session, Slot};
 pub(crate) use session::{Peer, SessionId};
 pub(crate) use topics::Kind as TopicKind;
@@ -106,6 +109,8 @@ pub(crate) struct Settings {
     pub(crate) announce: Option<ProxyAddress>,
     /// The proxies that announce themselves.
     pub(crate) peers: Peers,
+    /// The scripts that clients have handed to any worker.
+    pub(crate) scripts: Arc<Scripts>,
 }
 
 /// What the proxy says of itself.
@@ -162,6 +167,7 @@ pub(crate) struct Core {
     tracked_sizes: TrackedSizes,
     /// Invalidations on their way to other connections.
     redirected: Vec<Redirected>,
+    seen: Seen,
     private_count: usize,
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
@@ -207,6 +213,7 @@ impl Core {
             broadcasts: Broadcasts::default(),
             tracked_sizes: TrackedSizes::default(),
             redirected: Vec::new(),
+            seen: Seen::default(),
             private_count: 0,
             part_targets: Vec::new(),
             random: worker as u64,

@@ -18,7 +18,9 @@ use crate::limits::{CLIENT_PENDING_MAX, GATHER_BYTES_MAX};
 use super::*;
 
 mod caching;
+mod introspection;
 mod listening;
+mod scripts;
 
 const TIMEOUT_MS: u64 = 1_000;
 
@@ -47,6 +49,8 @@ struct Rig {
     core: Core,
     nodes: BTreeMap<u32, Connected>,
     data: BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// The SHA1s of the scripts that each node knows.
+    scripts: BTreeMap<String, BTreeSet<String>>,
     clients: BTreeMap<u32, Vec<u8>>,
     /// Connections that were asked for: backend, incarnation, node's name.
     wanted: Vec<(u32, u32, String)>,
@@ -95,6 +99,7 @@ impl Rig {
             }),
             announce: None,
             peers: Default::default(),
+            scripts: Default::default(),
         };
         change(&mut settings);
         let all: Vec<_> = nodes.iter().map(|name| (*name, true)).collect();
@@ -102,6 +107,7 @@ impl Rig {
             core: Core::new(settings, topology(1, &all), 0, Arc::new(AllStats::new(1))),
             nodes: BTreeMap::new(),
             data: BTreeMap::new(),
+            scripts: BTreeMap::new(),
             clients: BTreeMap::new(),
             wanted: Vec::new(),
             reachable: nodes.iter().map(|name| (*name).to_owned()).collect(),
@@ -223,6 +229,7 @@ impl Rig {
 
     fn carry_out_one(&mut self, backend: u32) -> Option<Vec<Vec<u8>>> {
         let name = self.core.backends[backend as usize].node.to_string();
+        let scripts = self.scripts.entry(name.clone()).or_default();
         let data = self.data.entry(name).or_default();
         let Connected { input, replies, multi, seen } = self.nodes.get_mut(&backend).unwrap();
         let mut framer = RequestFramer::default();
@@ -252,6 +259,28 @@ impl Rig {
                         format!("# Memory\r\nused_memory:100\r\n# Keyspace\r\ndb0:keys={},expires=0,avg_ttl=0\r\n", data.len());
                     encode::bulk(&mut reply, text.as_bytes());
                 }
+                "eval" => {
+                    scripts.insert(sha1(&args[1]));
+                    encode::simple(&mut reply, "RAN");
+                }
+                "evalsha" if scripts.contains(std::str::from_utf8(&args[1]).unwrap()) => encode::simple(&mut reply, "RAN"),
+                "evalsha" => encode::error(&mut reply, "NOSCRIPT No matching script. Please use EVAL."),
+                "script" => match args[1].to_ascii_lowercase().as_slice() {
+                    b"load" => {
+                        scripts.insert(sha1(&args[2]));
+                        encode::bulk(&mut reply, sha1(&args[2]).as_bytes());
+                    }
+                    b"flush" => {
+                        scripts.clear();
+                        encode::simple(&mut reply, "OK");
+                    }
+                    _ => {
+                        encode::array(&mut reply, args.len() - 2);
+                        for id in &args[2..] {
+                            encode::integer(&mut reply, scripts.contains(std::str::from_utf8(id).unwrap()).into());
+                        }
+                    }
+                },
                 "dbsize" => encode::integer(&mut reply, data.len() as i64),
                 "watch" | "unwatch" | "select" | "hello" => encode::simple(&mut reply, "OK"),
                 "ping" => encode::simple(&mut reply, "PONG"),
@@ -358,6 +387,10 @@ impl Rig {
             .nth(number)
             .unwrap()
     }
+}
+
+fn sha1(script: &[u8]) -> String {
+    sha1_smol::Sha1::from(script).digest().to_string()
 }
 
 fn value(out: &mut Vec<u8>, value: Option<&Vec<u8>>) {
@@ -915,51 +948,6 @@ fn a_proxy_tells_clients_in_cluster_mode_of_itself_first_and_of_the_others_as_it
     assert!(rig.ask(request("CLUSTER RESET")).starts_with("-ERR 'cluster|reset' is not supported"));
     rig.core.set_topology(topology(2, &[("a", false)]));
     assert!(rig.ask(request("CLUSTER INFO")).contains("cluster_state:fail"));
-}
-
-#[test]
-fn info_adds_up_the_nodes_and_names_the_one_that_is_silent() {
-    let mut rig = Rig::new(&THREE);
-    for key in 0..10 {
-        rig.ask(request(&format!("SET k{key} v")));
-    }
-    let all = rig.ask(request("INFO"));
-    for line in ["redis_mode:standalone", "used_memory:300", "db0:keys=10,expires=0,avg_ttl=0", "vrc_nodes_up:3", "role:master"] {
-        assert!(all.contains(&format!("\r\n{line}\r\n")), "{line} is not in {all}");
-    }
-    assert!(!all.contains("vrc_silent_nodes"), "{all}");
-    // Several sections, in redis's order.
-    let some = rig.ask(request("INFO keyspace memory"));
-    assert!(some.contains("\r\n# Memory\r\nused_memory:300\r\n\r\n# Keyspace\r\ndb0:keys=10"), "{some}");
-    assert_eq!(rig.ask(request("INFO nonsense")), "$0\r\n\r\n");
-
-    rig.kill("b");
-    let client = rig.client();
-    rig.say(client, request("INFO memory"));
-    rig.settle_as_far_as_it_goes();
-    rig.pass(TIMEOUT_MS * 2);
-    rig.settle_as_far_as_it_goes();
-    assert!(rig.got(client).contains("used_memory:200\r\nvrc_silent_nodes:b\r\n"));
-    // Known to be gone, it is not waited for.
-    rig.say(client, request("INFO memory"));
-    rig.settle_as_far_as_it_goes();
-    assert!(rig.got(client).contains("used_memory:200\r\nvrc_silent_nodes:b\r\n"));
-    // A map without it, while it is asked, ends the wait.
-    rig.core.set_topology(topology(2, &[("a", true), ("b", false), ("c", true)]));
-    assert!(!rig.ask(request("INFO memory")).contains("vrc_silent_nodes"));
-    rig.core.set_topology(topology(3, &[("a", false)]));
-    assert_eq!(rig.ask(request("INFO memory")), "-CLUSTERDOWN no node of the cluster is up\r\n");
-    assert!(rig.ask(request("INFO")).contains("vrc_nodes_up:0"));
-}
-
-#[test]
-fn info_that_was_not_sent_names_the_node_that_left() {
-    let mut rig = Rig::new(&THREE);
-    let client = rig.client();
-    rig.say(client, request("INFO memory"));
-    rig.core.set_topology(topology(2, &[("a", true), ("b", false), ("c", true)]));
-    rig.settle();
-    assert!(rig.got(client).contains("used_memory:200\r\nvrc_silent_nodes:b\r\n"));
 }
 
 #[test]

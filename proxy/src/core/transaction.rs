@@ -14,13 +14,17 @@ use vrc_cluster::{
     topology::{Owner, Place, PlacementKind},
 };
 
-use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::{
+    limits::TRANSACTION_BYTES_MAX,
+    scripts::{ScriptId, script_id},
+};
 
 use super::{
     Core, Flow,
     aside::{Asides, stands_aside},
     backend::{Lane, Waiter},
     private::Hold,
+    script::{load, runs_known_script},
     session::Slot,
 };
 
@@ -98,6 +102,7 @@ impl Core {
     pub(super) fn queue_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         let refusal = match self.check_queued(index, command, args) {
             Ok(key) => {
+                self.note_run(command, args);
                 let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
                 if transaction.requests.len() + transaction.bytes_aside + args.bytes().len() <= TRANSACTION_BYTES_MAX {
                     if stands_aside(command) {
@@ -192,17 +197,18 @@ impl Core {
             self.exec_asides_alone(index);
             return self.before_all_after(index);
         }
-        let backend = self.owner_of_requests(&transaction.requests).and_then(|owner| match (watched, owner) {
+        let parsed = self.owner_of_requests(&transaction.requests);
+        let backend = parsed.and_then(|(owner, scripts)| match (watched, owner) {
             // Where keys are parted by node, those that were queued may have left the watched ones since.
             (Some(backend), Some(owner)) if !self.serves(backend, owner) => Err(Refusal::CrossSlot),
-            (Some(backend), _) => Ok(backend),
+            (Some(backend), _) => Ok((backend, scripts)),
             (None, owner) => {
                 let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
-                Ok(self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest)))
+                Ok((self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest)), scripts))
             }
         });
-        let backend = match backend {
-            Ok(backend) => backend,
+        let (backend, scripts) = match backend {
+            Ok(found) => found,
             Err(refusal) => {
                 self.unwatch(index);
                 self.refuse(index, refusal.to_string());
@@ -226,14 +232,7 @@ impl Core {
         }
         // MULTI's OK and each command's QUEUED have been said already.
         let waiter = Waiter { skip, ..Waiter::new(id, sequence, self.now_ms) };
-        let to = &mut self.backends[backend as usize];
-        to.push(waiter, |out| {
-            out.extend_from_slice(MULTI);
-            out.extend_from_slice(&transaction.requests);
-            out.extend_from_slice(EXEC);
-        });
-        self.counters.forwarded_total += 1;
-        self.mark_backend(backend);
+        self.push_block(backend, waiter, &scripts, &transaction.requests);
         if let Some(backend) = watched {
             // EXEC ends the watch: the connection goes back once it has answered.
             self.backends[backend as usize].hold = Some(Hold::Finishing);
@@ -247,30 +246,55 @@ impl Core {
         self.any_node(index).map(|node| Owner { node, guest: false })
     }
 
-    /// Who owns all keys of these requests now; `None` if they have no keys.
-    fn owner_of_requests(&mut self, mut requests: &[u8]) -> Result<Option<Owner>, Refusal> {
+    /// Queues a transaction for a node, with the scripts that it runs and the node may not have.
+    fn push_block(&mut self, backend: u32, waiter: Waiter, scripts: &[ScriptId], requests: &[u8]) {
+        let scripts: Vec<_> = scripts.iter().filter_map(|id| self.script_to_load(backend, *id)).collect();
+        let waiter = Waiter { skip: waiter.skip + scripts.len() as u32, ..waiter };
+        self.backends[backend as usize].push(waiter, |out| {
+            scripts.iter().for_each(|script| load(out, script));
+            out.extend_from_slice(MULTI);
+            out.extend_from_slice(requests);
+            out.extend_from_slice(EXEC);
+        });
+        self.counters.forwarded_total += 1;
+        self.mark_backend(backend);
+    }
+
+    /// Who owns all keys of these requests now, `None` if they have no keys; and which scripts they run.
+    fn owner_of_requests(&mut self, mut requests: &[u8]) -> Result<(Option<Owner>, Vec<ScriptId>), Refusal> {
         let mut framer = RequestFramer::default();
+        let mut scripts = Vec::new();
         let mut place: Option<Place> = None;
         while let Ok(Some(Frame::Multibulk(len))) = framer.advance(requests) {
             let args = Args::new(&requests[..len], framer.args());
-            if let Ok(command) = vrc_cluster::command::resolve(args)
-                && let Some(found) = self.router.whole(command, args, &self.topology)?
-                && place.replace(found).is_some_and(|before| before != found)
-            {
-                return Err(Refusal::CrossSlot);
+            if let Ok(command) = vrc_cluster::command::resolve(args) {
+                if runs_known_script(command) {
+                    scripts.extend(script_id(&args[1]));
+                }
+                if let Some(found) = self.router.whole(command, args, &self.topology)?
+                    && place.replace(found).is_some_and(|before| before != found)
+                {
+                    return Err(Refusal::CrossSlot);
+                }
             }
             requests = &requests[len..];
             framer.reset();
         }
-        place.map(|place| route::owner(place, &self.topology)).transpose()
+        let owner = place.map(|place| route::owner(place, &self.topology)).transpose()?;
+        Ok((owner, scripts))
     }
 
     /// Routes a transaction that was queued for a node but not sent as if its EXEC came now.
     pub(super) fn transaction_again(&mut self, waiter: Waiter, lane: Lane, block: &[u8]) {
         let requests = &block[MULTI.len()..block.len() - EXEC.len()];
-        match self.owner_of_requests(requests).map(|owner| owner.or_else(|| self.any_owner(waiter.session))) {
-            Ok(Some(owner)) => self.queue_again(owner, lane, waiter, block),
-            Ok(None) => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
+        let found = self.owner_of_requests(requests);
+        match found.map(|(owner, scripts)| (owner.or_else(|| self.any_owner(waiter.session)), scripts)) {
+            Ok((Some(owner), scripts)) => {
+                let backend = self.backend_of(owner.node, lane.at(owner.guest));
+                self.wake(backend, waiter);
+                self.push_block(backend, waiter, &scripts, requests);
+            }
+            Ok((None, _)) => self.fail(waiter, &Refusal::NoNodeUp.to_string()),
             Err(refusal) => self.fail(waiter, &refusal.to_string()),
         }
     }

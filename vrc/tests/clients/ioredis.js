@@ -103,6 +103,18 @@ async function scripts(r) {
     equal(await r.eval("redis.call('mset', KEYS[1], 1, KEYS[2], 2) return redis.call('mget', unpack(KEYS))", 2, '{e}1', '{e}2'), ['1', '2']);
 }
 
+// It sends EVALSHA, EVAL once it was told NOSCRIPT, and relies from then on on the script being known.
+async function definedCommands(r) {
+    r.defineCommand('addto', { numberOfKeys: 1, lua: "return redis.call('incrby', KEYS[1], ARGV[1])" });
+    equal(await r.addto('defined', 7), 7);
+    const keys = Array.from({ length: 100 }, (_, number) => `defined:${number}`);
+    equal(await Promise.all(keys.map((key) => r.addto(key, 7))), Array(100).fill(7));
+    const pipeline = r.pipeline();
+    for (const key of keys) pipeline.addto(key, 1).get(key);
+    equal(await pipeline.exec(), Array.from({ length: 200 }, (_, number) => [null, number % 2 ? '8' : 8]));
+    equal(await r.multi().addto('{d}1', 2).addto('{d}2', 3).exec(), [[null, 2], [null, 3]]);
+}
+
 async function connections(r) {
     const other = connect({ db: 3, connectionName: 'tester' });
     equal(await other.set('db', 'three'), 'OK');
@@ -118,7 +130,7 @@ async function connections(r) {
 
 main(async () => {
     const r = connect();
-    for (const work of [values, manyKeys, pipelines, automaticPipelines, errors, bigAndBinary, scripts, connections]) {
+    for (const work of [values, manyKeys, pipelines, automaticPipelines, errors, bigAndBinary, scripts, definedCommands, connections]) {
         await work(r);
     }
 });

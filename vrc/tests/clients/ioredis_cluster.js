@@ -20,6 +20,8 @@ async function work(r) {
     for (let number = 0; number < 100; number++) equal(answers[number * 2 + 1], [null, String(number)]);
     equal(await r.multi().set('{t}a', 1).incr('{t}a').exec(), [[null, 'OK'], [null, 2]]);
     equal(await r.eval('return {KEYS[1], ARGV[1]}', 1, 'k', 'v'), ['k', 'v']);
+    r.defineCommand('addto', { numberOfKeys: 1, lua: "return redis.call('incrby', KEYS[1], ARGV[1])" });
+    equal(await Promise.all(keys.slice(0, 50).map((key) => r.addto(`script:${key}`, 7))), Array(50).fill(7));
     equal((await r.cluster('SLOTS'))[0].slice(0, 2), [0, 16383]);
     equal(await r.flushall(), 'OK');
     equal(await r.dbsize(), 0);

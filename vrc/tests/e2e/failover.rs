@@ -15,6 +15,8 @@ fn a_killed_nodes_keys_answer_from_the_others_and_it_comes_back_empty() {
     for key in &keys {
         redis::cmd("SET").arg(key).arg("before").exec(&mut clients[0]).unwrap();
     }
+    let script: String =
+        redis::cmd("SCRIPT").arg("LOAD").arg("return redis.call('get', KEYS[1])").query(&mut clients[0]).unwrap();
     let before = cluster.topology();
     let victim = before.nodes()[0].name.to_string();
     let (its, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| locate(&before, key.as_bytes()).holder == victim);
@@ -59,6 +61,11 @@ fn a_killed_nodes_keys_answer_from_the_others_and_it_comes_back_empty() {
     }
     assert_values(&mut clients[0], &its, None);
     assert_values(&mut clients[1], &others, Some("before"));
+    // It has lost its scripts too, which nobody notices.
+    for (key, value) in [(its[0], None), (others[0], Some("before".to_owned()))] {
+        let answer: Option<String> = redis::cmd("EVALSHA").arg(&script).arg(1).arg(key).query(&mut clients[0]).unwrap();
+        assert_eq!(answer, value);
+    }
     for key in &its {
         redis::cmd("SET").arg(key).arg("after").exec(&mut clients[0]).unwrap();
     }
