@@ -277,7 +277,7 @@ const ODD_BYTES: &[&[u8]] = &[
     b"MULTI\r\nUNSUBSCRIBE a\r\nSSUBSCRIBE a\r\nPUBSUB NUMSUB a b\r\nSET {o}1 1\r\nPUBLISH a x\r\nEXEC\r\n",
     b"MULTI\r\nPUBLISH a x\r\nGET\r\nEXEC\r\n",
     b"HELLO 3\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nPUBLISH b x\r\nGET nothing\r\nPUBSUB NUMSUB a b\r\nPUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n",
-    b"HELLO 3\r\nPSUBSCRIBE a* *\r\nSUBSCRIBE a\r\nMULTI\r\nPUBLISH a x\r\nPUBLISH a y\r\nEXEC\r\nPUBSUB NUMPAT\r\n",
+    b"HELLO 3\r\nPSUBSCRIBE a* b*\r\nSUBSCRIBE a\r\nMULTI\r\nPUBLISH a x\r\nPUBLISH a y\r\nEXEC\r\nPUBSUB NUMPAT\r\n",
     b"HELLO 3\r\nSSUBSCRIBE a\r\nSPUBLISH a x\r\nPUBLISH a y\r\nPUBSUB SHARDNUMSUB a\r\nPUBSUB SHARDCHANNELS\r\n",
     b"PING\r\nPING hello\r\nECHO hello\r\nPING a b\r\n*1\r\n$x\r\n",
 ];
