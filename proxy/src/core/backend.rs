@@ -35,13 +35,15 @@ pub(crate) enum TrackingLane {
     Off,
     /// It does, for all clients that share the lane.
     Shared,
+    /// It does not, but replies are looked at: what these clients read is told of elsewhere, and must not be told of too early.
+    Noted,
     /// It does, for this session alone: the node has to tell its writes from those of others.
     Own { session: u32 },
 }
 
 impl Lane {
     /// How many lanes a node can have that clients share.
-    pub(crate) const COUNT: usize = 64;
+    pub(crate) const COUNT: usize = 96;
 
     #[inline]
     pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
@@ -70,6 +72,7 @@ impl Lane {
         let shared = match self.tracking {
             TrackingLane::Off => 0,
             TrackingLane::Shared => 1,
+            TrackingLane::Noted => 2,
             TrackingLane::Own { .. } => return None,
         };
         Some(shared << 5 | (self.proto as usize) << 4 | usize::from(self.db & 15))
@@ -445,7 +448,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for proto in [Proto::Resp2, Proto::Resp3] {
             for db in 0..16 {
-                for tracking in [TrackingLane::Off, TrackingLane::Shared] {
+                for tracking in [TrackingLane::Off, TrackingLane::Shared, TrackingLane::Noted] {
                     let index = Lane { proto, db, tracking }.index().unwrap();
                     assert!(index < Lane::COUNT && seen.insert(index));
                 }

@@ -109,10 +109,8 @@ impl Core {
         let lane = session.lane(false);
         let mut of_node: Vec<_> = self.own_lanes.iter().map(|(key, backend)| (*key, *backend)).collect();
         of_node.retain(|((_, of), backend)| {
-            let broadcasts = |tracked: &Tracked| tracked.options.broadcast.is_some();
-            of.tracking == lane.tracking
-                && *of != lane
-                && self.backends[*backend as usize].tracked.as_deref().is_some_and(broadcasts)
+            let tracked = self.backends[*backend as usize].tracked.as_ref();
+            of.tracking == lane.tracking && *of != lane && tracked.is_some_and(|tracked| tracked.is_broadcast())
         });
         for ((node, before), backend) in of_node {
             self.own_lanes.remove(&(node, before));
@@ -138,7 +136,7 @@ impl Core {
         self.private_count += 1;
         let backend = &mut self.backends[index as usize];
         backend.hold = Some(Hold::Broadcast);
-        backend.tracked = Some(Box::new(Tracked::new(TrackingOptions { noloop: false, broadcast: Some(prefixes) }, None)));
+        backend.tracked = Some(Box::new(Tracked::new(Some(TrackingOptions { noloop: false, broadcast: Some(prefixes) }), None)));
         self.connect(index);
         index
     }
@@ -152,14 +150,14 @@ impl Core {
     /// A node's connection stands: those who wait for it hear so, and those who do not may have missed something.
     pub(super) fn listens_now(&mut self, backend: u32) {
         let of = &self.backends[backend as usize];
-        let Some(tracked) = of.tracked.as_ref().filter(|tracked| tracked.options.broadcast.is_some()) else { return };
+        let Some(tracked) = of.tracked.as_ref().filter(|tracked| tracked.is_broadcast()) else { return };
         let hearers = match tracked.owner {
             Some(owner) => vec![owner],
             None => self.broadcasts.of(backend).map_or_else(Vec::new, |at| self.broadcasts.list[at].members.clone()),
         };
         let joins = |id: &SessionId| self.broadcasts.joining.iter().any(|joining| joining.session == *id);
         for id in hearers.into_iter().filter(|id| !joins(id)).collect::<Vec<_>>() {
-            self.notify(id, None);
+            self.notify_broadcast(id, None);
         }
         self.settle_joining();
     }
@@ -216,7 +214,7 @@ impl Core {
     pub(super) fn spread_invalidation(&mut self, backend: u32, keys: Option<&[u8]>) {
         let Some(at) = self.broadcasts.of(backend) else { return };
         for id in self.broadcasts.list[at].members.clone() {
-            self.notify(id, keys);
+            self.notify_broadcast(id, keys);
         }
     }
 
@@ -260,7 +258,7 @@ impl Core {
             }
             self.listen_everywhere(at);
             for id in self.broadcasts.list[at].members.clone() {
-                self.notify(id, None);
+                self.notify_broadcast(id, None);
             }
         }
         let alone = |index: &u32| {
@@ -272,7 +270,7 @@ impl Core {
         for index in (0..self.sessions.len() as u32).filter(alone).collect::<Vec<_>>() {
             let id = self.session_id(index);
             self.open_own_broadcast(id);
-            self.notify(id, None);
+            self.notify_broadcast(id, None);
         }
         self.settle_joining();
     }

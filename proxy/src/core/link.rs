@@ -7,6 +7,7 @@ use super::{
     backend::{Backend, State, TrackingLane},
     private::Hold,
     session::{append, empty},
+    tracked::{Tracked, TrackingOptions},
 };
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, READ_BYTES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
 
@@ -129,7 +130,7 @@ impl Core {
     /// for a map that gives it to another node.
     pub(crate) fn backend_lost(&mut self, index: u32, incarnation: u32, reason: &str) {
         let backend = &mut self.backends[index as usize];
-        if backend.incarnation != incarnation {
+        if backend.incarnation != incarnation || backend.state == State::Free {
             return;
         }
         if backend.hold.is_some() {
@@ -206,7 +207,7 @@ impl Core {
             incarnation: backend.incarnation,
             endpoint: backend.endpoint.clone(),
             lane: backend.lane,
-            tracking: backend.tracked.as_ref().map(|tracked| tracked.options.clone()),
+            tracking: backend.tracked.as_ref().and_then(|tracked| tracked.options.clone()),
             after_ms,
         });
     }
@@ -222,9 +223,11 @@ impl Core {
     #[cold]
     fn new_backend(&mut self, node: NodeIndex, lane: Lane, of_node: usize) -> u32 {
         let index = self.add_backend(node, lane);
-        if lane.tracking == TrackingLane::Shared {
-            self.backends[index as usize].tracked = Some(Box::default());
-        }
+        self.backends[index as usize].tracked = match lane.tracking {
+            TrackingLane::Shared => Some(Box::new(Tracked::new(Some(TrackingOptions::default()), None))),
+            TrackingLane::Noted => Some(Box::new(Tracked::new(None, None))),
+            TrackingLane::Off | TrackingLane::Own { .. } => None,
+        };
         self.lanes[usize::from(node) * Lane::COUNT + of_node] = index;
         index
     }

@@ -165,6 +165,8 @@ pub(crate) struct Core {
     topics: Topics,
     broadcasts: Broadcasts,
     tracked_sizes: TrackedSizes,
+    /// How many topologies there were.
+    maps: u64,
     /// Invalidations on their way to other connections.
     redirected: Vec<Redirected>,
     seen: Seen,
@@ -212,6 +214,7 @@ impl Core {
             topics: Topics::default(),
             broadcasts: Broadcasts::default(),
             tracked_sizes: TrackedSizes::default(),
+            maps: 0,
             redirected: Vec::new(),
             seen: Seen::default(),
             private_count: 0,
@@ -400,6 +403,7 @@ impl Core {
         self.lanes.resize(topology.nodes().len() * Lane::COUNT, NO_BACKEND);
         self.own_lanes.clear();
         self.topology = topology;
+        self.maps += 1;
         self.taken_up_ms = self.now_ms;
         self.unsettled = true;
         let mut moved = Vec::new();

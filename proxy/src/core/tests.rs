@@ -196,6 +196,9 @@ impl Rig {
         for (backend, incarnation, name) in std::mem::take(&mut self.wanted) {
             if self.reachable.contains(&name) {
                 if self.core.backend_up(backend, incarnation) {
+                    // The node has forgotten what was tracked for the connection before.
+                    self.tracked.values_mut().for_each(|readers| _ = readers.remove(&backend));
+                    self.feeds.remove(&backend);
                     self.nodes.insert(backend, Default::default());
                 }
             } else {
@@ -332,7 +335,6 @@ impl Rig {
                 self.core.backend_input(backend, incarnation, &bytes);
             }
         }
-        self.redirect();
         idle & self.feed()
     }
 
@@ -356,6 +358,7 @@ impl Rig {
             got.extend_from_slice(&output[..len]);
             self.core.session_written(index, len);
         }
+        self.redirect();
         self.core.end_gathering();
     }
 

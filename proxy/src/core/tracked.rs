@@ -50,7 +50,8 @@ struct Interest {
 /// What was read over a node connection.
 #[derive(Debug, Default)]
 pub(crate) struct Tracked {
-    pub(super) options: TrackingOptions,
+    /// What the node is asked to tell of, if of anything.
+    pub(super) options: Option<TrackingOptions>,
     /// The session whose connection it is, if it is one session's.
     pub(super) owner: Option<SessionId>,
     /// Each key's readers, by the session's index.
@@ -66,7 +67,7 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    pub(super) fn new(options: TrackingOptions, owner: Option<SessionId>) -> Self {
+    pub(super) fn new(options: Option<TrackingOptions>, owner: Option<SessionId>) -> Self {
         Tracked { options, owner, ..Tracked::default() }
     }
 
@@ -74,8 +75,14 @@ impl Tracked {
         self.keys.is_empty()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.options.broadcast.is_none()
+    /// Whether it is broadcast to, read or not.
+    pub(super) fn is_broadcast(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.broadcast.is_some())
+    }
+
+    /// Whether the node may have something to tell.
+    pub(super) fn listens(&self) -> bool {
+        !self.keys.is_empty() || self.is_broadcast()
     }
 
     /// Whether the reply of this number may be of a value that has been invalidated already.
@@ -127,22 +134,25 @@ impl Core {
         let session = &mut self.sessions[waiter.session as usize];
         let is_over = matches!(session.slot(waiter.sequence), None | Some(Slot::Ready { .. }));
         let (epoch, generation) = (session.tracking_epoch, session.generation);
-        let Some(mut keys) = session.tracking.as_mut().and_then(|tracking| tracking.take_read(waiter.sequence)) else { return };
+        let Some(mut read) = session.tracking.as_mut().and_then(|tracking| tracking.take_read(waiter.sequence)) else { return };
         let session = SessionId { index: waiter.session, generation };
-        for key in &mut keys {
-            if !key.is_tracked && self.tracks(index, number, &key.name) {
+        let broadcast = self.sessions[waiter.session as usize].tracking.as_ref().is_some_and(|tracking| tracking.is_broadcast());
+        // Which part of the command read what can be told by the owners of the keys, as long as these are the same.
+        let same_map = read.map == self.maps;
+        for key in &mut read.keys {
+            if !broadcast && same_map && !key.is_tracked && self.tracks(index, number, &key.name) {
                 key.is_tracked = true;
                 self.remember(index, &key.name, Interest { session, epoch });
             }
         }
         if is_over {
             // Read where nothing is tracked, or before the map or the value changed.
-            let stale: Vec<&[u8]> = keys.iter().filter(|key| !key.is_tracked).map(|key| &*key.name).collect();
+            let stale: Vec<&[u8]> = read.keys.iter().filter(|key| !same_map || !key.is_tracked).map(|key| &*key.name).collect();
             if !stale.is_empty() {
                 self.notify(session, Some(&key_array(&stale)));
             }
         } else if let Some(tracking) = &mut self.sessions[waiter.session as usize].tracking {
-            tracking.put_back_read(waiter.sequence, keys);
+            tracking.put_back_read(read);
         }
     }
 
@@ -150,7 +160,7 @@ impl Core {
     fn tracks(&self, index: u32, reply: u64, key: &[u8]) -> bool {
         let backend = &self.backends[index as usize];
         let Some(tracked) = &backend.tracked else { return false };
-        tracked.options.broadcast.is_none()
+        tracked.options.is_some()
             && !matches!(backend.state, State::Retired { .. })
             && !tracked.may_be_stale(reply, key)
             && self.still_owns(index, key)
@@ -210,8 +220,8 @@ impl Core {
             return;
         }
         let Some(tracked) = &backend.tracked else { return };
-        match (keys, tracked.owner.filter(|_| tracked.options.broadcast.is_some())) {
-            (keys, Some(owner)) => self.notify(owner, keys.is_some().then_some(what)),
+        match (keys, tracked.owner.filter(|_| tracked.is_broadcast())) {
+            (keys, Some(owner)) => self.notify_broadcast(owner, keys.is_some().then_some(what)),
             (Some(keys), None) => keys.filter_map(bulk).for_each(|key| self.invalidate_key(index, key)),
             (None, None) => self.invalidate_all(index),
         }
@@ -297,6 +307,7 @@ impl Core {
         let payload = key_array(&[key]);
         for reader in readers {
             if self.is_current(reader) {
+                self.outdate(reader.session, Some(key));
                 self.notify(reader.session, Some(&payload));
             }
         }
@@ -323,7 +334,28 @@ impl Core {
     pub(super) fn notify_flush(&mut self, session: SessionId) {
         let of = &mut self.sessions[session.index as usize];
         of.tracking_epoch = of.tracking_epoch.wrapping_add(1);
+        self.outdate(session, None);
         self.notify(session, None);
+    }
+
+    /// Tells a session of what was broadcast.
+    pub(super) fn notify_broadcast(&mut self, session: SessionId, keys: Option<&[u8]>) {
+        let tracking = self.sessions[session.index as usize].tracking.as_ref();
+        if tracking.is_some_and(|tracking| tracking.has_reads()) {
+            match keys.and_then(array_elements) {
+                Some(keys) => keys.filter_map(bulk).for_each(|key| self.outdate(session, Some(key))),
+                None => self.outdate(session, None),
+            }
+        }
+        self.notify(session, keys);
+    }
+
+    fn outdate(&mut self, session: SessionId, key: Option<&[u8]>) {
+        if self.is_open(session)
+            && let Some(tracking) = &mut self.sessions[session.index as usize].tracking
+        {
+            tracking.outdate(key);
+        }
     }
 
     // ---- Changes ----
@@ -331,10 +363,10 @@ impl Core {
     /// A connection is lost, and with it what the node tracked for it.
     pub(super) fn lose_tracked(&mut self, index: u32) {
         let tracked = self.backends[index as usize].tracked.as_ref();
-        let hearer = tracked.filter(|tracked| tracked.options.broadcast.is_some()).and_then(|tracked| tracked.owner);
+        let hearer = tracked.filter(|tracked| tracked.is_broadcast()).and_then(|tracked| tracked.owner);
         self.forget_tracked(index);
         if let Some(hearer) = hearer {
-            self.notify(hearer, None);
+            self.notify_broadcast(hearer, None);
         }
     }
 
@@ -368,7 +400,8 @@ impl Core {
         for at in gone.into_iter().rev() {
             let Some((key, readers)) = tracked.keys.swap_remove_index(at) else { continue };
             self.tracked_sizes.forget(&key, &readers);
-            for reader in readers.iter().filter(|reader| self.is_current(reader)) {
+            for reader in readers.iter().filter(|reader| self.is_current(reader)).copied().collect::<Vec<_>>() {
+                self.outdate(reader.session, Some(&key));
                 of_session.entry(reader.session.index).or_insert((reader.session, Vec::new())).1.push(key.clone());
             }
         }

@@ -66,14 +66,25 @@ pub(crate) struct Tracking {
     /// CLIENT CACHING was given for the next command, or for the transaction.
     caching: bool,
     /// Reads that are not answered yet, in order.
-    reads: VecDeque<(Sequence, Vec<ReadKey>)>,
+    reads: VecDeque<Read>,
+}
+
+/// A command that reads.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) sequence: Sequence,
+    /// The number of the map that it was sent by.
+    pub(super) map: u64,
+    pub(super) keys: Vec<ReadKey>,
+    /// Some of its parts are answered.
+    pub(super) is_partial: bool,
 }
 
 /// A key that a command reads.
 #[derive(Debug)]
 pub(super) struct ReadKey {
     pub(super) name: Box<[u8]>,
-    /// The node that it was read from tracks it.
+    /// The client will be told of a change to what it reads: the node that it was read from tracks it, and has not told of any since.
     pub(super) is_tracked: bool,
 }
 
@@ -81,23 +92,32 @@ impl Tracking {
     /// Whether reads without a word to the contrary are tracked, or this one with it.
     fn wants_reads(&self, caching: bool) -> bool {
         let modes = self.modes;
-        !modes.broadcast && (!modes.optin || caching) && (!modes.optout || !caching)
+        (!modes.optin || caching) && (!modes.optout || !caching)
     }
 
-    /// The keys of a read that is answered, at least in part.
-    pub(super) fn take_read(&mut self, sequence: Sequence) -> Option<Vec<ReadKey>> {
-        let at = self.reads.iter().position(|(of, _)| *of == sequence)?;
-        self.reads.remove(at).map(|(_, keys)| keys)
+    /// The read that is answered, at least in part.
+    pub(super) fn take_read(&mut self, sequence: Sequence) -> Option<Read> {
+        let at = self.reads.iter().position(|read| read.sequence == sequence)?;
+        self.reads.remove(at)
     }
 
     /// A read has more replies to come.
-    pub(super) fn put_back_read(&mut self, sequence: Sequence, keys: Vec<ReadKey>) {
-        self.reads.push_front((sequence, keys));
+    pub(super) fn put_back_read(&mut self, read: Read) {
+        self.reads.push_front(Read { is_partial: true, ..read });
     }
 
-    #[cfg(test)]
-    pub(super) fn has_no_reads(&self) -> bool {
-        self.reads.is_empty()
+    /// A key has changed, or all have (`None`). Where it is part of a reply that is not out yet, the client is to be told behind that.
+    pub(super) fn outdate(&mut self, key: Option<&[u8]>) {
+        let broadcast = self.modes.broadcast;
+        // What has no reply yet is not tracked yet, unless it always is.
+        for read in self.reads.iter_mut().take_while(|read| broadcast || read.is_partial) {
+            let keys = read.keys.iter_mut().filter(|of| key.is_none_or(|key| *of.name == *key));
+            keys.for_each(|of| of.is_tracked = false);
+        }
+    }
+
+    pub(super) fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     /// As CLIENT LIST shows it: whose invalidations go where.
@@ -215,7 +235,7 @@ impl Core {
         tracking.prefixes.extend(request.prefixes);
         session.tracking_lane = match modes {
             Modes { noloop: true, .. } => TrackingLane::Own { session: index },
-            Modes { broadcast: true, .. } => TrackingLane::Off,
+            Modes { broadcast: true, .. } => TrackingLane::Noted,
             _ => TrackingLane::Shared,
         };
         match modes {
@@ -254,11 +274,8 @@ impl Core {
         let broadcast = self.sessions[session as usize].tracking.as_ref().filter(|tracking| tracking.modes.broadcast);
         let is_main = !(self.topology.options().guest_databases && lane.is_guest());
         let broadcast = broadcast.map(|tracking| tracking.prefixes.iter().cloned().collect());
-        let tracked = match (broadcast, is_main) {
-            (Some(_), false) => None,
-            (broadcast, _) => Some(Box::new(Tracked::new(TrackingOptions { noloop: true, broadcast }, Some(owner)))),
-        };
-        self.backends[index as usize].tracked = tracked;
+        let options = (is_main || broadcast.is_none()).then_some(TrackingOptions { noloop: true, broadcast });
+        self.backends[index as usize].tracked = Some(Box::new(Tracked::new(options, Some(owner))));
         self.own_lanes.insert((node, lane), index);
         index
     }
@@ -295,13 +312,15 @@ impl Core {
         let session = &self.sessions[index as usize];
         let Some(tracking) = &session.tracking else { return self.dispatch(index, command, args) };
         let sequence = session.next_sequence();
-        let keys = if !tracking.wants_reads(tracking.caching) {
+        let broadcast = tracking.modes.broadcast;
+        let mut keys = if !tracking.wants_reads(tracking.caching) {
             Vec::new()
         } else if command.name == "exec" {
             session.transaction.as_ref().map_or_else(Vec::new, |transaction| read_keys_of_all(transaction.requests()))
         } else {
             read_keys(command, args)
         };
+        keys.iter_mut().for_each(|key| key.is_tracked = broadcast);
         let flow = self.dispatch(index, command, args);
         let session = &mut self.sessions[index as usize];
         let is_taken = !matches!(flow, Flow::Pause(_));
@@ -309,9 +328,9 @@ impl Core {
         let slots = session.first_sequence();
         if let Some(tracking) = session.tracking.as_mut().filter(|_| is_taken) {
             // Those of commands that were answered without being read, with an error.
-            tracking.reads.retain(|(of, _)| of.wrapping_sub(slots) as i32 >= 0);
+            tracking.reads.retain(|read| read.sequence.wrapping_sub(slots) as i32 >= 0);
             if is_awaited && !keys.is_empty() {
-                tracking.reads.push_back((sequence, keys));
+                tracking.reads.push_back(Read { sequence, map: self.maps, keys, is_partial: false });
             }
             if session.transaction.is_none() && !command.name.starts_with("client|") {
                 tracking.caching = false;
@@ -393,7 +412,7 @@ impl Core {
                 let tells = match backend.hold {
                     Some(Hold::Broadcast) => self.is_broadcast_of(*at, index),
                     Some(_) => false,
-                    None => backend.lane.tracking == lane && backend.tracked.as_ref().is_some_and(|tracked| !tracked.is_empty()),
+                    None => backend.lane.tracking == lane && backend.tracked.as_ref().is_some_and(|tracked| tracked.listens()),
                 };
                 tells && backend.state == State::Up && backend.lane.proto == Proto::Resp3
             })
@@ -435,7 +454,7 @@ impl Core {
         let (free, held) = all.into_iter().partition(|redirected| {
             let session = &self.sessions[redirected.from.index as usize];
             let waits = |behind: Sequence| behind.wrapping_sub(session.first_sequence()) as i32 >= 0;
-            !self.is_open(redirected.from) || !redirected.behind.is_some_and(waits)
+            !self.is_open(redirected.from) || !(session.gathers() || redirected.behind.is_some_and(waits))
         });
         self.redirected = held;
         free
