@@ -23,6 +23,8 @@ pub(crate) enum ConnectError {
     Timeout(Duration),
     #[error("it refused {command}: {error}")]
     Refused { command: &'static str, error: String },
+    #[error("another process answers there than the one that was emptied for the map")]
+    Stranger,
     #[error("it wants TLS, which the proxy does not speak to nodes")]
     Tls,
 }
@@ -33,23 +35,34 @@ pub(crate) struct Opened {
     pub(crate) stream: TcpStream,
     /// The second connection that invalidations come by, where they cannot come by the first.
     pub(crate) feed: Option<TcpStream>,
+    /// What INFO says of the process, if it was asked.
+    pub(crate) info: Option<Vec<u8>>,
+}
+
+impl Opened {
+    /// Whether it is the process of this run id.
+    pub(crate) fn is_to(&self, run_id: &str) -> bool {
+        let field = [b"run_id:", run_id.as_bytes(), b"\r\n"].concat();
+        self.info.as_ref().is_some_and(|info| info.windows(field.len()).any(|window| window == field))
+    }
 }
 
 /// Connects to a node and makes the connection what its lane says, within `limit`. With `tracking` the node tracks what is read over
-/// it.
+/// it. `asks` who answers there: see [`Opened::is_to`].
 pub(crate) async fn connect(
     endpoint: &Endpoint,
     lane: Lane,
     tracking: Option<&TrackingOptions>,
+    asks: bool,
     limit: Duration,
 ) -> Result<Opened, ConnectError> {
     if endpoint.other.get("tls").is_some_and(|tls| !tls.is_null() && tls != false) {
         return Err(ConnectError::Tls);
     }
-    timeout(limit, open(endpoint, lane, tracking)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+    timeout(limit, open(endpoint, lane, tracking, asks)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
 }
 
-async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions>) -> Result<Opened, ConnectError> {
+async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions>, asks: bool) -> Result<Opened, ConnectError> {
     let mut commands = set_up(endpoint, lane);
     let mut feed = None;
     if let Some(options) = tracking {
@@ -72,8 +85,11 @@ async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions
         }
         commands.push(("CLIENT TRACKING", args));
     }
-    let (stream, _) = open_one(endpoint, commands).await?;
-    Ok(Opened { stream, feed })
+    if asks {
+        commands.push(("INFO", words(&["INFO", "server"])));
+    }
+    let (stream, last) = open_one(endpoint, commands).await?;
+    Ok(Opened { stream, feed, info: asks.then_some(last) })
 }
 
 /// Opens a connection on which these commands are not refused. Returns the last one's reply with it.

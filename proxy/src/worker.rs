@@ -30,7 +30,7 @@ use vrc_cluster::{
 };
 
 use crate::{
-    connect::connect,
+    connect::{ConnectError, connect},
     core::{
         ClientFilter, Core, Effect, Lane, Peer, RedirectTarget, Redirected, SessionId, Settings, TrackingOptions, TrackingRequest,
     },
@@ -372,10 +372,15 @@ impl Worker {
             sleep(Duration::from_millis(wanted.after_ms)).await;
         }
         let limit = Duration::from_millis(self.shared.settings.timeout_ms);
-        let opened = match connect(&wanted.endpoint, wanted.lane, wanted.tracking.as_ref(), limit).await {
+        let asks = self.core.borrow().process_of(index).is_some();
+        let opened = match connect(&wanted.endpoint, wanted.lane, wanted.tracking.as_ref(), asks, limit).await {
             Ok(opened) => opened,
             Err(error) => return self.lose_backend(index, incarnation, &error.to_string()),
         };
+        let is_stranger = self.core.borrow().process_of(index).is_some_and(|run_id| !opened.is_to(run_id));
+        if is_stranger {
+            return self.lose_backend(index, incarnation, &ConnectError::Stranger.to_string());
+        }
         let (mut reader, writer) = Socket::Tcp(opened.stream).split();
         if !self.core.borrow_mut().backend_up(index, incarnation) {
             // Nobody wants it any more.

@@ -26,6 +26,14 @@ impl Core {
         true
     }
 
+    /// The run id of the process that the map speaks of: the one that was emptied when the node came up. One that was started since
+    /// may hold whatever it has loaded, and must not be asked before the map says so. `None` where nobody knows.
+    pub(crate) fn process_of(&self, index: u32) -> Option<&str> {
+        let node = self.topology.index_of(&self.backends[index as usize].node)?;
+        // Coordinators of the old system know no epochs, and keep the run ids of others though they watch no process.
+        self.topology.nodes()[usize::from(node)].run_id.as_deref().filter(|_| self.topology.epoch() > 0)
+    }
+
     /// The node sent these bytes.
     pub(crate) fn backend_input(&mut self, index: u32, incarnation: u32, bytes: &[u8]) {
         let backend = &mut self.backends[index as usize];

@@ -92,3 +92,43 @@ fn assert_values(client: &mut redis::Connection, keys: &[&String], expected: Opt
         assert_eq!(wrong, None, "expected {expected:?}");
     }
 }
+
+/// A redis that was told to keep its data, or that somebody had save it, starts with what it had: that is as old as it is unknown.
+#[test]
+fn a_node_that_restarts_with_old_data_is_emptied_before_it_serves() {
+    let mut cluster = Cluster::start(&Fleet { weights: vec![1.0; 2], ..Fleet::default() });
+    let topology = cluster.topology();
+    let victim = topology.nodes()[0].name.to_string();
+    let keys: Vec<String> = (0..)
+        .map(|number| format!("key:{number}"))
+        .filter(|key| locate(&topology, key.as_bytes()).home == victim)
+        .take(50)
+        .collect();
+    let mut client = connect(cluster.port());
+    for key in &keys {
+        redis::cmd("SET").arg(key).arg("before").exec(&mut client).unwrap();
+    }
+    let node = &mut cluster.nodes.get_mut(&victim).unwrap().redis;
+    redis::cmd("SAVE").exec(&mut connect(node.port())).unwrap();
+    redis::cmd("SET").arg(&keys[0]).arg("later").exec(&mut client).unwrap();
+    node.kill();
+    node.restart();
+    let loaded: String = redis::cmd("INFO").arg("persistence").query(&mut connect(node.port())).unwrap();
+    assert!(loaded.contains("rdb_last_load_keys_loaded:50"), "{loaded}");
+    // It was so quick that nobody may have seen it gone. Whatever is answered is not from before, not even for a moment.
+    let run_id = run_id(&mut connect(node.port()));
+    eventually("the new process in the map", LONG, || {
+        for key in &keys {
+            let value = redis::cmd("GET").arg(key).query::<Option<String>>(&mut client);
+            assert!(!matches!(value, Ok(Some(_))), "{key}: {value:?}");
+        }
+        let topology = cluster.topology();
+        topology.nodes().iter().any(|node| node.up && node.run_id.as_deref() == Some(&run_id)).then_some(())
+    });
+    assert!(cluster.nodes[&victim].redis.keys(0).is_empty());
+}
+
+fn run_id(connection: &mut redis::Connection) -> String {
+    let info: String = redis::cmd("INFO").arg("server").query(connection).unwrap();
+    info.lines().find_map(|line| line.trim_end().strip_prefix("run_id:")).expect("a run id").to_owned()
+}
