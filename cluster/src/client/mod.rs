@@ -2,7 +2,7 @@
 
 mod backoff;
 mod cluster_client;
-mod held;
+pub(crate) mod held;
 mod master;
 mod node;
 mod watch;

@@ -33,6 +33,8 @@ pub(super) struct Counts {
     pub(super) flushes: usize,
     /// Maps that neither the master nor anybody who came to lead remembered.
     pub(super) lost_maps: usize,
+    /// Reads of clients that were judged.
+    pub(super) reads: usize,
 }
 
 /// What readers may hold: the greatest epoch that was ever published, and what its map says.
@@ -41,6 +43,7 @@ struct Published {
     epoch: Epoch,
     map: NodeMap,
     author: Author,
+    at_ms: u64,
     /// Since when each node has been shown up without a break, or not up.
     since_ms: BTreeMap<String, u64>,
 }
@@ -71,6 +74,8 @@ pub(super) struct Healed<'a> {
     pub(super) stored: Stored<'a>,
     /// Names and run ids of the nodes that are there.
     pub(super) nodes: Vec<(&'a str, Option<&'a str>)>,
+    /// The epoch of each reader's map.
+    pub(super) readers: Vec<Epoch>,
     /// No node ever failed.
     pub(super) nodes_were_well: bool,
 }
@@ -133,6 +138,7 @@ impl Checker {
         self.published.epoch = write.epoch;
         self.published.map = write.map.clone();
         self.published.author = author;
+        self.published.at_ms = now_ms;
     }
 
     /// A node is shown up only as a process that was emptied, and emptied after readers had been told not to use it.
@@ -165,9 +171,22 @@ impl Checker {
         Ok(())
     }
 
+    /// The epoch of the last map, and when it was published.
+    pub(super) fn published(&self) -> (Epoch, u64) {
+        (self.published.epoch, self.published.at_ms)
+    }
+
+    /// A reader took a map in place of another: epoch and number of nodes of both.
+    pub(super) fn reader_took(&self, before: (Epoch, usize), after: (Epoch, usize)) -> Result<(), Violation> {
+        if after.0 <= before.0 || (after.1 == 0 && before.1 > 0) {
+            return Err(format!("a reader has map {} of {} nodes, and takes {} of {}", before.0, before.1, after.0, after.1));
+        }
+        Ok(())
+    }
+
     /// Everything has been well for a while: one leads, the map is true and stands in the master, and nothing was emptied in vain.
     pub(super) fn healed(&self, healed: &Healed<'_>) -> Result<(), Violation> {
-        let Healed { leading, stored, nodes, nodes_were_well } = healed;
+        let Healed { leading, stored, nodes, readers, nodes_were_well } = healed;
         if leading.iter().filter(|leading| **leading).count() != 1 {
             return Err(format!("leading: {leading:?}"));
         }
@@ -179,6 +198,9 @@ impl Checker {
         }
         if stored.epoch != Some(self.published.epoch) || stored.hash.len() != nodes.len() {
             return Err("the master does not have the last map".to_owned());
+        }
+        if readers.iter().any(|epoch| *epoch != self.published.epoch) {
+            return Err(format!("readers go by {readers:?}, and the last map is {}", self.published.epoch));
         }
         if *nodes_were_well && self.counts.flushes > nodes.len() {
             return Err(format!("{} flushes, and only {} nodes ever joined", self.counts.flushes, nodes.len()));
@@ -199,4 +221,14 @@ fn run_id(node: &Node) -> &str {
 fn same_but_for_pings(one: &NodeMap, other: &NodeMap) -> bool {
     let plain = |map: &NodeMap| map.values().map(|node| Node { last_ping: None, ..node.clone() }).collect::<Vec<_>>();
     plain(one) == plain(other)
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Counts { writes, flushes, lost_maps, reads } = other;
+        self.writes += writes;
+        self.flushes += flushes;
+        self.lost_maps += lost_maps;
+        self.reads += reads;
+    }
 }

@@ -1,45 +1,60 @@
-//! Membership under faults: coordinators, a master, nodes and their agents in a world of made-up time.
+//! Membership under faults: coordinators, a master, nodes and their agents, proxies and their clients in a world of made-up time.
 //!
 //! A seed decides everything, so a failing one can be played again: `VRC_SEED=17 cargo test -p vrc-cluster simulation`, and
-//! `VRC_SEEDS=100000` plays that many. [`world`] plays; what must hold is checked by [`checker`], where it can be seen: at the
-//! master, when a write is carried out there, against what was really done to the processes that the map speaks of.
+//! `VRC_SEEDS=100000` plays that many. [`world`] plays. What must hold is checked where it can be seen: by [`checker`] at the
+//! master, when a write is carried out there, against what was really done to the processes that the map speaks of; and by
+//! [`reads`] at the clients.
 
 mod checker;
 mod random;
+mod reads;
 mod world;
 
+use checker::Counts;
 use world::World;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Plays a seed again, and shows its history.
+fn show(seed: u64) {
+    let world = World::logging(seed).run();
+    world.log().iter().for_each(|line| println!("{line}"));
+    assert_eq!(world.violation(), None);
+}
 
 #[test]
 fn simulation_holds_under_every_seed() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("VRC_SEED") {
-        let world = World::logging(seed).run();
-        world.log().iter().for_each(|line| println!("{line}"));
-        return;
+        return show(seed);
     }
     let seeds = number("VRC_SEEDS").unwrap_or(2_000);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let (mut writes, mut flushes, mut lost_maps) = (0, 0, 0);
+    let mut sum = Counts::default();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|thread| {
-                scope.spawn(move || {
-                    (thread..seeds).step_by(threads as usize).fold((0, 0, 0), |sums, seed| {
-                        let counts = World::new(seed).run().counts();
-                        (sums.0 + counts.writes, sums.1 + counts.flushes, sums.2 + counts.lost_maps)
-                    })
-                })
-            })
-            .collect();
+        let play = move |thread| {
+            let mut sum = Counts::default();
+            for seed in (thread..seeds).step_by(threads as usize) {
+                let world = World::new(seed).run();
+                if let Some(what) = world.violation() {
+                    panic!("{what}\nplay it again: VRC_SEED={seed}");
+                }
+                sum += world.counts();
+            }
+            sum
+        };
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || play(thread))).collect();
         for worker in workers {
-            let sums = worker.join().unwrap_or_else(|failure| std::panic::resume_unwind(failure));
-            (writes, flushes, lost_maps) = (writes + sums.0, flushes + sums.1, lost_maps + sums.2);
+            sum += worker.join().unwrap_or_else(|failure| std::panic::resume_unwind(failure));
         }
     });
-    println!("{seeds} histories, {writes} maps, {flushes} nodes emptied, {lost_maps} maps lost");
-    assert!(writes as u64 > seeds * 5 && flushes as u64 > seeds * 4);
-    assert!((lost_maps as u64) < seeds / 4);
+    println!("{seeds} histories: {sum:?}");
+    let at_least = |count: usize, each: u64| assert!(count as u64 > seeds * each, "{sum:?}");
+    at_least(sum.writes, 5);
+    at_least(sum.flushes, 4);
+    at_least(sum.reads, 100);
+    assert!((sum.lost_maps as u64) < seeds / 4);
 }
 
 /// The same seed gives the same history: nothing is left to a hash map's order or a clock.

@@ -1,6 +1,6 @@
 //! What goes wrong, and when it all is well again.
 
-use super::{CALM_MS, COORDINATORS, FAULTS_MS, NODES, Profile, What, World};
+use super::{CALM_MS, FAULTS_MS, Profile, What, World};
 use crate::{contract::AgentBusMessage, membership::Event};
 
 impl World {
@@ -8,7 +8,7 @@ impl World {
         self.faulty() && self.profile != Profile::ControlOnly
     }
 
-    fn faulty(&self) -> bool {
+    pub(super) fn faulty(&self) -> bool {
         (CALM_MS..CALM_MS + FAULTS_MS).contains(&self.now_ms)
     }
 
@@ -20,9 +20,10 @@ impl World {
         self.after(next_ms.min(CALM_MS + FAULTS_MS), 0, What::Fault);
         let left_ms = CALM_MS + FAULTS_MS - self.now_ms;
         let until_ms = self.now_ms + 1 + self.random.below(2_500).min(left_ms);
-        let (number, node) = (self.random.below(COORDINATORS as u64) as usize, self.random.below(NODES as u64) as usize);
+        let mut one_of = |count: usize| self.random.below(count as u64) as usize;
+        let (number, node, proxy) = (one_of(self.coordinators.len()), one_of(self.nodes.len()), one_of(self.proxies.len()));
         let loses_memory = self.profile != Profile::WrongClocks;
-        match self.random.below(16) {
+        match self.random.below(20) {
             0..=5 if self.profile == Profile::ControlOnly => {}
             0 | 1 => self.kill(node, until_ms),
             2 => {
@@ -72,7 +73,7 @@ impl World {
                 self.note(|| format!("the master dies until {at_ms}, and loses everything"));
                 self.master.die();
                 self.after(at_ms, 0, What::MasterStarts);
-                for number in 0..COORDINATORS {
+                for number in 0..self.coordinators.len() {
                     self.lose_master(number, "reset");
                     self.lose_bus(number);
                 }
@@ -82,6 +83,25 @@ impl World {
                 self.lose_master(number, "reset");
             }
             14 => self.lose_bus(number),
+            16 => {
+                self.note(|| format!("p{proxy} is cut from the master until {until_ms}"));
+                lengthen(&mut self.proxies[proxy].cut_from_master_until_ms, until_ms);
+            }
+            17 if self.random.below(2) == 0 => {
+                self.note(|| format!("p{proxy} is paused until {until_ms}"));
+                lengthen(&mut self.proxies[proxy].paused_until_ms, until_ms);
+            }
+            17 => self.proxy_dies(proxy, until_ms),
+            18 if self.profile != Profile::ControlOnly => {
+                self.note(|| format!("p{proxy} is cut from n{node} until {until_ms}"));
+                lengthen(&mut self.proxies[proxy].cut_from_node_until_ms[node], until_ms);
+            }
+            19 if self.profile != Profile::ControlOnly => {
+                self.note(|| format!("c{number} is cut from all nodes until {until_ms}"));
+                for node in &mut self.nodes {
+                    lengthen(&mut node.cut_until_ms[number], until_ms);
+                }
+            }
             15 if self.profile == Profile::WrongClocks => {
                 self.coordinators[number].clock_offset_ms = self.random.signed(100_000);
             }
@@ -115,14 +135,18 @@ impl World {
 
     fn heal(&mut self) {
         self.note(|| "everything is well again".to_owned());
-        for number in 0..COORDINATORS {
+        for number in 0..self.coordinators.len() {
             self.coordinators[number].paused_until_ms = 0;
             self.coordinators[number].cut_from_master_until_ms = 0;
         }
-        for node in 0..NODES {
+        for node in 0..self.nodes.len() {
             self.nodes[node].paused_until_ms = 0;
             self.nodes[node].silent_until_ms = 0;
-            self.nodes[node].cut_until_ms = [0; COORDINATORS];
+            self.nodes[node].cut_until_ms.fill(0);
+        }
+        for proxy in &mut self.proxies {
+            (proxy.paused_until_ms, proxy.cut_from_master_until_ms) = (0, 0);
+            proxy.cut_from_node_until_ms.fill(0);
         }
         self.master.hung_until_ms = 0;
     }

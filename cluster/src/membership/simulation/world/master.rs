@@ -1,6 +1,8 @@
 //! The master: a hash, an epoch and a lease, and connections to it.
 
-use super::{COORDINATORS, MASTER_TIMEOUT_MS, What, World, shown};
+use std::rc::Rc;
+
+use super::{MASTER_TIMEOUT_MS, What, World, shown};
 use crate::{
     contract::{Epoch, NodeMap},
     membership::simulation::checker::Stored,
@@ -97,9 +99,8 @@ impl World {
             // connection that was given up may well come after what is sent on the next.
             let given_up = self.coordinators[number].master != Some(connection);
             let late_ms = if given_up { connection % 8 * 60 } else { 0 };
-            self.sequence += 1;
             let what = What::AtMaster { connection, process, request };
-            self.queue.insert((held_ms + late_ms, self.sequence), (number, life, what));
+            self.queue.push(held_ms + late_ms, (number, life, what));
             return;
         }
         if self.master.lease.as_ref().is_some_and(|(_, until_ms)| *until_ms <= self.now_ms) {
@@ -167,12 +168,19 @@ impl World {
         }
         self.note(|| format!("written: {} {:?}", write.epoch, shown::map(&write.map)));
         let author = (number, self.coordinators[number].life);
+        let lost_maps = self.checker.counts.lost_maps;
         let outcome = self.checker.wrote(&write, author, self.master.stored(), &hash, self.now_ms);
         self.check(outcome);
+        // A lasting change gives keys new homes, where old values of theirs may have stayed behind: nobody purges them in this world.
+        let rehomed = !write.map.keys().eq(self.master.hash.keys());
+        if self.checker.counts.lost_maps > lost_maps || rehomed {
+            self.reads.begin_anew(self.now_ms);
+        }
         self.master.hash = hash;
         self.master.epoch = Some(write.epoch);
         self.master.rehomed = Some(write.rehomed);
-        for number in 0..COORDINATORS {
+        self.tell_proxies(&Rc::new((write.epoch, write.map.clone())));
+        for number in 0..self.coordinators.len() {
             if self.coordinators[number].bus {
                 let at_ms = self.now_ms + self.latency();
                 let heard = Event::MapHeard { map: write.map.clone(), epoch: Some(write.epoch) };

@@ -4,22 +4,32 @@ mod coordinator;
 mod fault;
 mod master;
 mod node;
+mod proxy;
+mod queue;
 mod shown;
-
-use std::collections::BTreeMap;
 
 use coordinator::Coordinator;
 use master::{Master, Request};
 use node::{Command, Node};
+use proxy::{Bulletin, Clients, Op, Proxy};
+use queue::Queue;
 
 use super::{
     checker::{Checker, Counts, Healed, Violation},
     random::Random,
+    reads::{Reads, Seq},
 };
 use crate::membership::{Event, LinkId, Now, Options, RequestId};
 
-const COORDINATORS: usize = 2;
-const NODES: usize = 4;
+/// How many there are of each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) coordinators: usize,
+    pub(super) nodes: usize,
+    pub(super) proxies: usize,
+}
+
+const SHAPE: Shape = Shape { coordinators: 2, nodes: 4, proxies: 2 };
 const START_UNIX_MS: i64 = 1_795_000_000_000;
 const CALM_MS: u64 = 1_500;
 const FAULTS_MS: u64 = 8_000;
@@ -91,7 +101,32 @@ enum What {
     Restart { node: usize },
     MasterStarts,
     CoordinatorStarts,
+    ProxyHears { proxy: usize, life: u64, bulletin: Bulletin },
+    ProxyReads { proxy: usize },
+    ProxyStarts { proxy: usize },
+    ClientsAct,
+    AtProxy { number: u64 },
+    CommandAtNode { number: u64, proxy: usize, node: usize, run_id: String, op: Op, guest: bool },
+    CommandAnswered { number: u64, node: usize, value: Seq },
     Fault,
+}
+
+impl What {
+    /// It happens to a coordinator, while that lives.
+    fn is_for_coordinator(&self) -> bool {
+        matches!(
+            self,
+            What::Step(_)
+                | What::Tick(_)
+                | What::MasterAnswers { .. }
+                | What::MasterSilent { .. }
+                | What::ConnectMaster
+                | What::BusBack
+                | What::Connecting { .. }
+                | What::NodeAnswers { .. }
+                | What::LinkReset { .. }
+        )
+    }
 }
 
 pub(super) struct World {
@@ -99,13 +134,16 @@ pub(super) struct World {
     random: Random,
     profile: Profile,
     now_ms: u64,
-    queue: BTreeMap<(u64, u64), (usize, u64, What)>,
-    sequence: u64,
+    queue: Queue,
     numbers: u64,
     coordinators: Vec<Coordinator>,
     nodes: Vec<Node>,
+    proxies: Vec<Proxy>,
+    clients: Clients,
     master: Master,
     checker: Checker,
+    reads: Reads,
+    violation: Option<Violation>,
     log: Vec<String>,
     logging: bool,
 }
@@ -121,7 +159,7 @@ impl World {
     }
 
     fn with(seed: u64, logging: bool) -> Self {
-        let mut random = Random(seed);
+        let (mut random, shape) = (Random(seed), SHAPE);
         let profile = match random.below(4) {
             0 => Profile::WrongClocks,
             1 => Profile::ControlOnly,
@@ -132,35 +170,43 @@ impl World {
             profile,
             random,
             now_ms: 0,
-            queue: BTreeMap::new(),
-            sequence: 0,
+            queue: Queue::default(),
             numbers: 0,
             coordinators: Vec::new(),
             nodes: Vec::new(),
+            proxies: Vec::new(),
+            clients: Clients::default(),
             master: Master::new(),
             checker: Checker::new(options().settle_ms),
+            reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
+            violation: None,
             log: Vec::new(),
             logging,
         };
-        for number in 0..COORDINATORS {
+        for number in 0..shape.coordinators {
             let coordinator = world.coordinator(number);
             world.coordinators.push(coordinator);
             world.begin(number);
         }
-        for node in 0..NODES {
+        for node in 0..shape.nodes {
             let run_id = world.new_process();
-            world.nodes.push(Node::new(node, run_id));
+            world.nodes.push(Node::new(node, run_id, shape.coordinators));
             let at_ms = world.random.below(200);
             world.after(at_ms, 0, What::Announce { node });
         }
+        for proxy in 0..shape.proxies {
+            world.numbers += 1;
+            world.proxies.push(Proxy::new(world.numbers, shape.nodes));
+            world.after(world.now_ms, 0, What::ProxyReads { proxy });
+        }
+        world.after(CALM_MS, 0, What::ClientsAct);
         world.after(CALM_MS, 0, What::Fault);
         world
     }
 
     fn after(&mut self, at_ms: u64, coordinator: usize, what: What) {
         let life = self.coordinators.get(coordinator).map_or(0, |coordinator| coordinator.life);
-        self.sequence += 1;
-        self.queue.insert((at_ms.max(self.now_ms), self.sequence), (coordinator, life, what));
+        self.queue.push(at_ms.max(self.now_ms), (coordinator, life, what));
     }
 
     fn latency(&mut self) -> u64 {
@@ -177,16 +223,24 @@ impl World {
         }
     }
 
-    fn check(&self, outcome: Result<(), Violation>) {
-        let Err(what) = outcome else { return };
-        for line in &self.log {
-            println!("{line}");
+    /// The first thing that should not have happened ends the history.
+    fn check(&mut self, outcome: Result<(), Violation>) {
+        if let Err(what) = outcome
+            && self.violation.is_none()
+        {
+            let what = format!("seed {} ({:?}) at {} ms: {what}", self.seed, self.profile, self.now_ms);
+            self.note(|| what.clone());
+            self.violation = Some(what);
         }
-        panic!("seed {} ({:?}) at {} ms: {what}\nplay it again: VRC_SEED={}", self.seed, self.profile, self.now_ms, self.seed);
+    }
+
+    /// What happened that should not have.
+    pub(super) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
     }
 
     pub(super) fn counts(&self) -> Counts {
-        self.checker.counts
+        Counts { reads: self.reads.judged, ..self.checker.counts }
     }
 
     /// What happened, a line each.
@@ -196,20 +250,21 @@ impl World {
 
     // ---- the course of time ----
 
-    /// Lets everything happen.
-    ///
-    /// # Panics
-    /// If something happens that must not.
+    /// Lets everything happen, or all up to what should not.
     pub(super) fn run(mut self) -> Self {
         let end_ms = CALM_MS + FAULTS_MS + HEALING_MS;
-        while let Some(((at_ms, _), (coordinator, life, what))) = self.queue.pop_first() {
+        while let Some((at_ms, (coordinator, life, what))) = self.queue.pop() {
             if at_ms > end_ms {
                 break;
             }
             self.now_ms = at_ms;
             self.happen(coordinator, life, what);
+            if self.violation.is_some() {
+                return self;
+            }
         }
-        self.check(self.checker.healed(&self.healed()));
+        let outcome = self.checker.healed(&self.healed());
+        self.check(outcome);
         self
     }
 
@@ -219,17 +274,13 @@ impl World {
             leading: self.coordinators.iter().map(|coordinator| coordinator.membership.status(now).leading).collect(),
             stored: self.master.stored(),
             nodes: self.nodes.iter().map(|node| (node.name.as_str(), node.run_id.as_deref())).collect(),
+            readers: self.proxies.iter().map(Proxy::epoch).collect(),
             nodes_were_well: self.profile == Profile::ControlOnly,
         }
     }
 
     fn happen(&mut self, number: usize, life: u64, what: What) {
-        let of_world = matches!(
-            what,
-            What::Announce { .. } | What::Restart { .. } | What::MasterStarts | What::CoordinatorStarts | What::Fault
-        );
-        let on_its_way = matches!(what, What::AtMaster { .. } | What::AtNode { .. });
-        if !of_world && !on_its_way {
+        if what.is_for_coordinator() {
             let coordinator = &self.coordinators[number];
             if coordinator.life != life || !coordinator.running {
                 return;
@@ -290,6 +341,15 @@ impl World {
                     self.begin(number);
                 }
             }
+            What::ProxyHears { proxy, life, bulletin } => self.proxy_hears(proxy, life, bulletin),
+            What::ProxyReads { proxy } => self.proxy_reads(proxy),
+            What::ProxyStarts { proxy } => self.proxy_starts(proxy),
+            What::ClientsAct => self.clients_act(),
+            What::AtProxy { number } => self.at_proxy(number),
+            What::CommandAtNode { number, proxy, node, run_id, op, guest } => {
+                self.command_at_node(number, proxy, node, run_id, op, guest);
+            }
+            What::CommandAnswered { number, node, value } => self.command_answered(number, node, value),
             What::Fault => self.fault(),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use super::{COORDINATORS, What, World};
+use super::{What, World, proxy::Store};
 use crate::{
     contract::{AgentBusMessage, Announcement, Endpoint},
     membership::{Event, FlushId, LinkId, Loss, Scope, Server},
@@ -12,8 +12,9 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) run_id: Option<String>,
     pub(super) paused_until_ms: u64,
-    pub(super) cut_until_ms: [u64; COORDINATORS],
+    pub(super) cut_until_ms: Vec<u64>,
     pub(super) silent_until_ms: u64,
+    pub(super) store: Store,
 }
 
 #[derive(Debug, Clone)]
@@ -23,13 +24,14 @@ pub(super) enum Command {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, run_id: String) -> Self {
+    pub(super) fn new(number: usize, run_id: String, coordinators: usize) -> Self {
         Node {
             name: format!("n{number}:1"),
             run_id: Some(run_id),
             paused_until_ms: 0,
-            cut_until_ms: [0; COORDINATORS],
+            cut_until_ms: vec![0; coordinators],
             silent_until_ms: 0,
+            store: Store::default(),
         }
     }
 }
@@ -45,6 +47,10 @@ impl World {
             let run_id = self.new_process();
             self.note(|| format!("n{node} starts as {run_id}"));
             self.nodes[node].run_id = Some(run_id);
+            // Some find what the one before had saved.
+            if self.random.below(3) > 0 {
+                self.nodes[node].store = Store::default();
+            }
         }
     }
 
@@ -87,9 +93,8 @@ impl World {
         }
         let held_ms = self.nodes[node].paused_until_ms.max(self.nodes[node].cut_until_ms[number]);
         if held_ms > self.now_ms {
-            self.sequence += 1;
             let what = What::AtNode { node, link, run_id, command };
-            self.queue.insert((held_ms, self.sequence), (number, life, what));
+            self.queue.push(held_ms, (number, life, what));
             return;
         }
         let name = self.nodes[node].name.clone();
@@ -100,6 +105,7 @@ impl World {
             }
             Command::Flush { flush, scope } => {
                 self.checker.flushed(&run_id, scope, self.now_ms);
+                self.nodes[node].store.flush(scope);
                 Event::Flushed { name, flush }
             }
         };
@@ -138,7 +144,7 @@ impl World {
     }
 
     pub(super) fn say(&mut self, message: &AgentBusMessage) {
-        for number in 0..COORDINATORS {
+        for number in 0..self.coordinators.len() {
             if self.coordinators[number].bus && self.coordinators[number].cut_from_master_until_ms <= self.now_ms {
                 let at_ms = self.now_ms + self.latency();
                 self.after(at_ms, number, What::Step(Event::Heard(message.clone())));
@@ -147,7 +153,7 @@ impl World {
     }
 
     pub(super) fn reset_links(&mut self, wanted: impl Fn(usize, usize) -> bool) {
-        for number in 0..COORDINATORS {
+        for number in 0..self.coordinators.len() {
             let links: Vec<(LinkId, usize)> =
                 self.coordinators[number].links.iter().map(|(link, (node, _))| (*link, *node)).collect();
             let mut links: Vec<_> = links.into_iter().filter(|(_, node)| wanted(number, *node)).collect();

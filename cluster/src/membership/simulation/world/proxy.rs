@@ -1,0 +1,373 @@
+//! Proxies, and clients that write and read through them.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
+use super::{Profile, SLOTS, What, World, homes, options};
+use crate::{
+    client::held::Held,
+    contract::{Epoch, Node, NodeMap},
+    membership::{
+        Scope,
+        simulation::reads::{Began, Ending, KEYS, Place, Places, Seq},
+    },
+};
+
+/// How long a proxy waits for a node's answer.
+const ANSWER_TIMEOUT_MS: u64 = 300;
+/// A proxy reads the map although nothing was said.
+const READ_EVERY_MS: u64 = 400;
+
+/// A published map, on its way.
+pub(super) type Bulletin = Rc<(Epoch, NodeMap)>;
+
+pub(super) struct Proxy {
+    /// Another life, another number.
+    life: u64,
+    running: bool,
+    held: Held,
+    places: Option<Places>,
+    pub(super) paused_until_ms: u64,
+    pub(super) cut_from_master_until_ms: u64,
+    pub(super) cut_from_node_until_ms: Vec<u64>,
+    /// The processes that connections lead to.
+    links: Vec<Option<String>>,
+}
+
+/// What a node's redis holds of clients' keys.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Store {
+    own: [Seq; KEYS],
+    guests: [Seq; KEYS],
+}
+
+impl Store {
+    pub(super) fn flush(&mut self, scope: Scope) {
+        match scope {
+            Scope::Guests | Scope::GuestsButCoordination => self.guests = Default::default(),
+            _ => *self = Store::default(),
+        }
+    }
+
+    fn slot(&mut self, key: usize, guest: bool) -> &mut Seq {
+        if guest { &mut self.guests[key] } else { &mut self.own[key] }
+    }
+}
+
+/// What a client asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Op {
+    Read { key: usize, began: Began },
+    Write { key: usize, seq: Seq, deletes: bool },
+    Flush { began: [Began; KEYS] },
+}
+
+/// A command that was not answered yet.
+pub(super) struct Asked {
+    op: Op,
+    proxy: usize,
+    /// Of the map by which it was sent.
+    epoch: Epoch,
+    until_ms: u64,
+    /// Nodes whose answers are awaited.
+    awaited: Vec<usize>,
+}
+
+/// Commands under way, by number.
+#[derive(Default)]
+pub(super) struct Clients {
+    asked: HashMap<u64, Asked>,
+    next: u64,
+    /// Each key's writer waits for a reply before it goes on.
+    writing: [bool; KEYS],
+}
+
+impl Proxy {
+    pub(super) fn new(life: u64, nodes: usize) -> Self {
+        Proxy {
+            life,
+            running: true,
+            held: Held::default(),
+            places: None,
+            paused_until_ms: 0,
+            cut_from_master_until_ms: 0,
+            cut_from_node_until_ms: vec![0; nodes],
+            links: vec![None; nodes],
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.held.epoch()
+    }
+}
+
+impl World {
+    // ---- maps ----
+
+    /// A map is published. It may be lost on its way, or come twice, or after a later one.
+    pub(super) fn tell_proxies(&mut self, bulletin: &Bulletin) {
+        let truth = self.proxies.len();
+        self.reads.looks(truth, Some(places(&bulletin.1)), self.now_ms);
+        for proxy in 0..self.proxies.len() {
+            if self.proxies[proxy].cut_from_master_until_ms > self.now_ms {
+                continue;
+            }
+            let copies = if self.faulty() { [1, 1, 1, 1, 1, 1, 1, 1, 0, 2][self.random.below(10) as usize] } else { 1 };
+            for _ in 0..copies {
+                self.bring(proxy, bulletin.clone());
+            }
+        }
+    }
+
+    fn bring(&mut self, proxy: usize, bulletin: Bulletin) {
+        let (at_ms, life) = (self.now_ms + self.latency(), self.proxies[proxy].life);
+        self.after(at_ms, 0, What::ProxyHears { proxy, life, bulletin });
+    }
+
+    pub(super) fn proxy_reads(&mut self, proxy: usize) {
+        let at_ms = self.now_ms + READ_EVERY_MS - 50 + self.random.below(100);
+        self.after(at_ms, 0, What::ProxyReads { proxy });
+        let reader = &self.proxies[proxy];
+        let held_ms = reader.cut_from_master_until_ms.max(reader.paused_until_ms).max(self.master.hung_until_ms);
+        if !reader.running || !self.master.up || held_ms > self.now_ms {
+            return;
+        }
+        // What it holds already is not sent again; it makes no difference.
+        if let Some(epoch) = self.master.epoch
+            && epoch != reader.held.epoch()
+        {
+            let bulletin = Rc::new((epoch, self.master.hash.clone()));
+            self.bring(proxy, bulletin);
+        }
+    }
+
+    pub(super) fn proxy_hears(&mut self, proxy: usize, life: u64, bulletin: Bulletin) {
+        let reader = &mut self.proxies[proxy];
+        if reader.life != life || !reader.running {
+            return;
+        }
+        if reader.paused_until_ms > self.now_ms {
+            let until_ms = reader.paused_until_ms;
+            return self.after(until_ms, 0, What::ProxyHears { proxy, life, bulletin });
+        }
+        let held = |reader: &Proxy| (reader.held.epoch(), reader.held.map().len());
+        let (before, (epoch, map)) = (held(reader), &*bulletin);
+        if reader.held.offer(map.clone(), Some(*epoch), self.now_ms).is_err() {
+            return;
+        }
+        let after = held(reader);
+        let outcome = self.checker.reader_took(before, after);
+        self.check(outcome);
+        self.look(proxy);
+        self.note(|| format!("p{proxy} goes by {}", after.0));
+    }
+
+    fn look(&mut self, proxy: usize) {
+        let reader = &mut self.proxies[proxy];
+        reader.places = reader.running.then(|| places(reader.held.map())).filter(|_| reader.held.epoch() > 0);
+        let places = reader.places;
+        self.reads.looks(proxy, places, self.now_ms);
+    }
+
+    pub(super) fn proxy_dies(&mut self, proxy: usize, until_ms: u64) {
+        if !self.proxies[proxy].running {
+            return;
+        }
+        self.note(|| format!("p{proxy} dies until {until_ms}"));
+        self.proxies[proxy].running = false;
+        self.look(proxy);
+        let mut lost: Vec<u64> =
+            self.clients.asked.iter().filter(|(_, asked)| asked.proxy == proxy).map(|(number, _)| *number).collect();
+        lost.sort_unstable();
+        for number in lost {
+            self.command_fails(number);
+        }
+        self.after(until_ms, 0, What::ProxyStarts { proxy });
+    }
+
+    pub(super) fn proxy_starts(&mut self, proxy: usize) {
+        self.numbers += 1;
+        self.note(|| format!("p{proxy} starts"));
+        self.proxies[proxy] = Proxy::new(self.numbers, self.nodes.len());
+    }
+
+    // ---- commands ----
+
+    /// Clients begin some commands, and give up others.
+    pub(super) fn clients_act(&mut self) {
+        let at_ms = self.now_ms + 20 + self.random.below(40);
+        self.after(at_ms, 0, What::ClientsAct);
+        let now_ms = self.now_ms;
+        let mut late: Vec<u64> =
+            self.clients.asked.iter().filter(|(_, asked)| asked.until_ms <= now_ms).map(|(number, _)| *number).collect();
+        late.sort_unstable();
+        for number in late {
+            self.command_fails(number);
+        }
+        let key = self.random.below(KEYS as u64) as usize;
+        if !self.clients.writing[key] && self.random.below(2) == 0 {
+            self.clients.writing[key] = true;
+            let deletes = self.random.below(8) == 0;
+            let seq = self.reads.write_begins(key, deletes, now_ms);
+            self.ask_proxy(Op::Write { key, seq, deletes });
+        } else if self.random.below(60) == 0 && self.profile != Profile::ControlOnly {
+            let began = std::array::from_fn(|key| self.reads.begins(key, now_ms));
+            self.ask_proxy(Op::Flush { began });
+        }
+        for _ in 0..2 {
+            let key = self.random.below(KEYS as u64) as usize;
+            let began = self.reads.begins(key, now_ms);
+            self.ask_proxy(Op::Read { key, began });
+        }
+    }
+
+    fn ask_proxy(&mut self, op: Op) {
+        let proxy = self.random.below(self.proxies.len() as u64) as usize;
+        self.clients.next += 1;
+        let number = self.clients.next;
+        let until_ms = self.now_ms + ANSWER_TIMEOUT_MS;
+        self.clients.asked.insert(number, Asked { op, proxy, epoch: 0, until_ms, awaited: Vec::new() });
+        self.at_proxy(number);
+    }
+
+    /// A command arrives at its proxy and is sent where the proxy's map wants it.
+    pub(super) fn at_proxy(&mut self, number: u64) {
+        let Some(asked) = self.clients.asked.get(&number) else { return };
+        let (proxy, op) = (asked.proxy, asked.op);
+        let Proxy { running, paused_until_ms, places, .. } = &self.proxies[proxy];
+        if *paused_until_ms > self.now_ms {
+            let until_ms = *paused_until_ms;
+            return self.after(until_ms, 0, What::AtProxy { number });
+        }
+        let Some(places) = places.filter(|_| *running) else { return self.command_fails(number) };
+        let targets: Vec<Place> = match op {
+            Op::Read { key, .. } | Op::Write { key, .. } => places[key].into_iter().collect(),
+            Op::Flush { .. } => {
+                let map = self.proxies[proxy].held.map();
+                let up = map.values().filter(|node| node.up).filter_map(|node| node_number(&node.name));
+                up.map(|node| (node as u8, false)).collect()
+            }
+        };
+        let linked = targets.iter().all(|(node, _)| self.link(proxy, usize::from(*node)));
+        if targets.is_empty() || !linked {
+            return self.command_fails(number);
+        }
+        if let Some(asked) = self.clients.asked.get_mut(&number) {
+            asked.epoch = self.proxies[proxy].held.epoch();
+            asked.awaited = targets.iter().map(|(node, _)| usize::from(*node)).collect();
+        }
+        for (node, guest) in targets {
+            let node = usize::from(node);
+            let Some(run_id) = self.proxies[proxy].links[node].clone() else { continue };
+            let at_ms = self.now_ms + self.latency();
+            self.after(at_ms, 0, What::CommandAtNode { number, proxy, node, run_id, op, guest });
+        }
+    }
+
+    /// A connection of a proxy to a node's process of now, if there can be one.
+    fn link(&mut self, proxy: usize, node: usize) -> bool {
+        let (Some(there), now_ms) = (self.nodes.get(node), self.now_ms) else { return false };
+        let link = &mut self.proxies[proxy].links[node];
+        if link.is_none() || *link != there.run_id {
+            let reachable = self.proxies[proxy].cut_from_node_until_ms[node] <= now_ms;
+            self.proxies[proxy].links[node] = there.run_id.clone().filter(|_| reachable);
+        }
+        self.proxies[proxy].links[node].is_some()
+    }
+
+    pub(super) fn command_at_node(&mut self, number: u64, proxy: usize, node: usize, run_id: String, op: Op, guest: bool) {
+        let there = &mut self.nodes[node];
+        if there.run_id.as_ref() != Some(&run_id) {
+            // The connection is reset.
+            return self.command_fails(number);
+        }
+        let held_ms = there.paused_until_ms.max(self.proxies[proxy].cut_from_node_until_ms[node]);
+        if held_ms > self.now_ms {
+            return self.after(held_ms, 0, What::CommandAtNode { number, proxy, node, run_id, op, guest });
+        }
+        let mut value = 0;
+        match op {
+            Op::Read { key, .. } => value = *there.store.slot(key, guest),
+            Op::Write { key, seq, deletes } => *there.store.slot(key, guest) = if deletes { 0 } else { seq },
+            Op::Flush { .. } => there.store.flush(Scope::All),
+        }
+        self.note(|| format!("n{node} does {op:?} guest={guest} -> {value}"));
+        if self.clients.asked.contains_key(&number) {
+            let at_ms = self.now_ms + 1;
+            self.after(at_ms, 0, What::CommandAnswered { number, node, value });
+        }
+    }
+
+    pub(super) fn command_answered(&mut self, number: u64, node: usize, value: Seq) {
+        let Some(asked) = self.clients.asked.get_mut(&number) else { return };
+        let paused_until_ms = self.proxies[asked.proxy].paused_until_ms;
+        if paused_until_ms > self.now_ms {
+            return self.after(paused_until_ms, 0, What::CommandAnswered { number, node, value });
+        }
+        asked.awaited.retain(|awaited| *awaited != node);
+        if !asked.awaited.is_empty() {
+            return;
+        }
+        let (op, epoch) = (asked.op, asked.epoch);
+        self.clients.asked.remove(&number);
+        match op {
+            Op::Read { key, began } => {
+                let outcome = self.reads.read_ends(key, began, value, self.now_ms);
+                self.check(outcome);
+            }
+            Op::Write { key, seq, .. } if self.strays(epoch) => self.write_ends(key, seq, Ending::Strayed),
+            Op::Write { key, seq, .. } => self.write_ends(key, seq, Ending::Done),
+            Op::Flush { began } => (0..KEYS).for_each(|key| self.reads.flush_ends(key, began[key])),
+        }
+    }
+
+    /// A command that is answered now went by a map that readers should have left by now: it may have written where nobody
+    /// reads, and where no flush follows any more. Nobody waits for proxies to confirm the next map.
+    fn strays(&self, epoch: Epoch) -> bool {
+        let (published, at_ms) = self.checker.published();
+        epoch != published && self.now_ms > at_ms + options().settle_ms
+    }
+
+    fn write_ends(&mut self, key: usize, seq: Seq, ending: Ending) {
+        self.clients.writing[key] = false;
+        self.reads.write_ends(key, seq, ending, self.now_ms);
+    }
+
+    /// The proxy gives it up; what was sent of it may still be done.
+    fn command_fails(&mut self, number: u64) {
+        let Some(asked) = self.clients.asked.remove(&number) else { return };
+        for node in asked.awaited {
+            self.proxies[asked.proxy].links[node] = None;
+        }
+        if let Op::Write { key, seq, .. } = asked.op {
+            self.write_ends(key, seq, Ending::Failed);
+        }
+    }
+}
+
+/// Nodes of the world are called `n0:1`, `n1:1` and so on.
+fn node_number(name: &str) -> Option<usize> {
+    name.strip_prefix('n')?.split_once(':')?.0.parse().ok()
+}
+
+/// Where a map's readers look for each key. Follows from which nodes are there, which are up, and their weights.
+fn places(map: &NodeMap) -> Places {
+    type Shape = Vec<(String, bool, u64)>;
+    thread_local!(static KNOWN: RefCell<HashMap<Shape, Places>> = RefCell::default());
+    let shape: Shape = map.values().map(|node| (node.name.clone(), node.up, node.weight.to_bits())).collect();
+    KNOWN.with_borrow_mut(|known| {
+        *known.entry(shape).or_insert_with(|| {
+            let lent = |only_up| move |node: &&Node| node.up || !only_up;
+            let owners = |only_up| -> Vec<&str> {
+                let nodes: Vec<_> =
+                    map.values().filter(lent(only_up)).map(|node| (node.name.as_str(), node.weight)).collect();
+                if nodes.is_empty() { Vec::new() } else { homes(&nodes).iter().map(|index| nodes[usize::from(*index)].0).collect() }
+            };
+            let (homes, holders) = (owners(false), owners(true));
+            std::array::from_fn(|key| {
+                let slot = key * SLOTS as usize / KEYS;
+                let holder = holders.get(slot)?;
+                Some((u8::try_from(node_number(holder)?).ok()?, homes[slot] != *holder))
+            })
+        })
+    })
+}
