@@ -744,7 +744,7 @@ impl Member {
     }
 
     /// A guest flush that will not be heard of is begun anew where it is still wanted.
-    fn drop_flush(&mut self) {
+    pub(super) fn drop_flush(&mut self) {
         self.clear = None;
         self.flush = None;
     }

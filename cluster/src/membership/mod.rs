@@ -583,8 +583,10 @@ impl Membership {
                 member.published = published;
                 member.shown_at_ms = now.mono_ms;
                 if published == Published::Up && !member.is_up() {
-                    // It went down while this was on its way. What guests hold from before is older than this map.
+                    // It went down while this was on its way. What guests hold from before is older than this map; and so
+                    // is an emptying that has begun: readers will have used what was emptied.
                     book.guest_need += 1;
+                    member.drop_flush();
                 }
             }
         }

@@ -471,6 +471,28 @@ fn guests_are_not_flushed_while_a_map_is_on_its_way_that_shows_the_node_up() {
 }
 
 #[test]
+fn a_node_that_restarts_while_a_map_is_on_its_way_that_shows_it_up_is_emptied_after_the_map_that_shows_it_down() {
+    let mut rig = Rig::with(options(), &["b"]);
+    rig.hold_writes = true;
+    rig.announce("a");
+    rig.open("a", "a1");
+    rig.flushed("a");
+    rig.lose("a", Loss::Broken);
+    rig.open("a", "a2");
+    assert!(rig.flushes.contains_key("a"), "no map shows it up, as far as is known");
+    rig.release_write();
+    assert!(rig.shown_up("a"), "so readers use a2 from now on");
+    rig.wait(options_settled());
+    rig.flushed("b");
+    assert!(!rig.shown_up("a"));
+    rig.flushed("a");
+    assert!(!rig.shown_up("a"), "that was before");
+    rig.wait(options_settled());
+    rig.flushed("a");
+    assert!(rig.shown_up("a") && rig.shown("a").run_id.as_deref() == Some("a2"));
+}
+
+#[test]
 fn a_connection_that_is_merely_cut_is_opened_anew_and_nothing_else() {
     let mut rig = Rig::with(options(), &["a", "b"]);
     let written = rig.written.len();

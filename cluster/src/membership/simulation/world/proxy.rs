@@ -356,11 +356,14 @@ fn places(map: &NodeMap) -> Places {
     let shape: Shape = map.values().map(|node| (node.name.clone(), node.up, node.weight.to_bits())).collect();
     KNOWN.with_borrow_mut(|known| {
         *known.entry(shape).or_insert_with(|| {
-            let lent = |only_up| move |node: &&Node| node.up || !only_up;
-            let owners = |only_up| -> Vec<&str> {
-                let nodes: Vec<_> =
-                    map.values().filter(lent(only_up)).map(|node| (node.name.as_str(), node.weight)).collect();
-                if nodes.is_empty() { Vec::new() } else { homes(&nodes).iter().map(|index| nodes[usize::from(*index)].0).collect() }
+            let lent = |only_up: bool| move |node: &&Node| node.up || !only_up;
+            let owners = |only_up: bool| -> Vec<&str> {
+                let nodes: Vec<_> = map.values().filter(lent(only_up)).map(|node| (node.name.as_str(), node.weight)).collect();
+                if nodes.is_empty() {
+                    Vec::new()
+                } else {
+                    homes(&nodes).iter().map(|index| nodes[usize::from(*index)].0).collect()
+                }
             };
             let (homes, holders) = (owners(false), owners(true));
             std::array::from_fn(|key| {
