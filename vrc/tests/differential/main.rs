@@ -276,6 +276,12 @@ const ODD_BYTES: &[&[u8]] = &[
     b"MULTI\r\nSUBSCRIBE a b\r\nPUBLISH a x\r\nPUBLISH b y\r\nEXEC\r\nPING\r\n",
     b"MULTI\r\nUNSUBSCRIBE a\r\nSSUBSCRIBE a\r\nPUBSUB NUMSUB a b\r\nSET {o}1 1\r\nPUBLISH a x\r\nEXEC\r\n",
     b"MULTI\r\nPUBLISH a x\r\nGET\r\nEXEC\r\n",
+    // Invalidations of a client's own doing, each behind the reply.
+    b"HELLO 3\r\nCLIENT TRACKING ON\r\nGET {o}t\r\nSET {o}t 1\r\nSET {o}t 2\r\nGET {o}t\r\nMULTI\r\nINCR {o}t\r\nGET {o}t2\r\nEXEC\r\nDEL {o}t\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON OPTIN\r\nCLIENT CACHING YES\r\nMULTI\r\nGET {o}u\r\nEXEC\r\nGET {o}v\r\nMSET {o}u 1 {o}v 1\r\nGET {o}nothing\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON NOLOOP\r\nGET {o}w\r\nSET {o}w 1\r\nGET {o}w\r\nCLIENT TRACKING OFF\r\nSET {o}w 2\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON\r\nEVAL \"return redis.call('get', KEYS[1])\" 1 {o}x\r\nSET {o}x 1\r\nEVAL \"return 1\" 1 {o}x\r\nSET {o}x 2\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON\r\nGET {o}y\r\nRESET\r\nSET {o}y 1\r\nCLIENT TRACKINGINFO\r\n",
     b"HELLO 3\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nPUBLISH b x\r\nGET nothing\r\nPUBSUB NUMSUB a b\r\nPUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n",
     b"HELLO 3\r\nPSUBSCRIBE a* b*\r\nSUBSCRIBE a\r\nMULTI\r\nPUBLISH a x\r\nPUBLISH a y\r\nEXEC\r\nPUBSUB NUMPAT\r\n",
     b"HELLO 3\r\nSSUBSCRIBE a\r\nSPUBLISH a x\r\nPUBLISH a y\r\nPUBSUB SHARDNUMSUB a\r\nPUBSUB SHARDCHANNELS\r\n",
