@@ -21,6 +21,7 @@ mod caching;
 mod introspection;
 mod listening;
 mod scripts;
+mod segments;
 
 const TIMEOUT_MS: u64 = 1_000;
 
@@ -284,6 +285,10 @@ impl Rig {
                         }
                     }
                 },
+                "flushall" => {
+                    data.clear();
+                    encode::simple(&mut reply, "OK");
+                }
                 "dbsize" => encode::integer(&mut reply, data.len() as i64),
                 "watch" | "unwatch" | "select" | "hello" => encode::simple(&mut reply, "OK"),
                 "ping" => encode::simple(&mut reply, "PONG"),
@@ -697,7 +702,9 @@ fn a_refused_command_spoils_its_transaction() {
         ("SET other-slot 1", "-CROSSSLOT Keys in request don't hash to the same slot\r\n"),
         ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
         ("NOSUCH", "-ERR unknown command 'NOSUCH', with args beginning with: \r\n"),
-        ("DBSIZE", "-ERR 'dbsize' inside MULTI is not supported by this proxy\r\n"),
+        ("SAVE", "-ERR Command not allowed inside a transaction\r\n"),
+        ("SHUTDOWN", "-ERR Command not allowed inside a transaction\r\n"),
+        ("SWAPDB 0 1", "-ERR 'swapdb' is not supported by this proxy\r\n"),
     ] {
         let mut rig = Rig::new(&THREE);
         let script = ["MULTI", "SET k 1", text, "EXEC", "GET k"].map(request).concat();

@@ -326,7 +326,7 @@ impl Core {
         let mut keys = if !tracking.wants_reads(tracking.caching) {
             Vec::new()
         } else if command.name == "exec" {
-            session.transaction.as_ref().map_or_else(Vec::new, |transaction| read_keys_of_all(transaction.requests()))
+            session.transaction.as_ref().map_or_else(Vec::new, |transaction| read_keys_of_all(transaction.first_block()))
         } else {
             read_keys(command, args)
         };
@@ -347,6 +347,20 @@ impl Core {
             }
         }
         flow
+    }
+
+    /// Notes what a later block of a transaction reads.
+    pub(super) fn note_block_reads(&mut self, index: u32, sequence: Sequence, block: &[u8]) {
+        let map = self.maps;
+        let Some(tracking) = &mut self.sessions[index as usize].tracking else { return };
+        if !tracking.wants_reads(tracking.caching) {
+            return;
+        }
+        let mut keys = read_keys_of_all(block);
+        keys.iter_mut().for_each(|key| key.is_tracked = tracking.modes.broadcast);
+        if !keys.is_empty() {
+            tracking.reads.push_back(Read { sequence, map, keys, is_partial: false });
+        }
     }
 
     fn client_caching(&mut self, index: u32, args: Args<'_>) {
