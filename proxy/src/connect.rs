@@ -62,6 +62,36 @@ pub(crate) async fn connect(
     timeout(limit, open(endpoint, lane, tracking, asks)).await.unwrap_or(Err(ConnectError::Timeout(limit)))
 }
 
+/// Asks a node for something over a connection of its own, within `limit`. The reply is an error if the node refuses.
+pub(crate) async fn ask(
+    endpoint: &Endpoint,
+    args: &[&str],
+    reply_bytes_max: usize,
+    limit: Duration,
+) -> Result<Vec<u8>, ConnectError> {
+    let lane = Lane::new(Proto::Resp2, 0, false);
+    let asked = async {
+        let mut stream = connect(endpoint, lane, None, false, limit).await?.stream;
+        let mut request = Vec::new();
+        encode::request(&mut request, args);
+        stream.write_all(&request).await?;
+        let (mut input, mut framer) = (Vec::new(), ReplyFramer::default());
+        loop {
+            if let Some(len) = framer.advance(&input).map_err(io::Error::other)? {
+                input.truncate(len);
+                return Ok(input);
+            }
+            if input.len() > reply_bytes_max {
+                return Err(io::Error::other("its reply is too long").into());
+            }
+            if stream.read_buf(&mut input).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed").into());
+            }
+        }
+    };
+    timeout(limit, asked).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+}
+
 async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions>, asks: bool) -> Result<Opened, ConnectError> {
     let mut commands = set_up(endpoint, lane);
     let mut feed = None;

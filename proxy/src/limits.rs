@@ -56,6 +56,13 @@ pub(crate) const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
 /// Scripts that a node connection, and a worker, have notes of; past it they begin anew.
 pub(crate) const SCRIPTS_NOTED_MAX: usize = 4096;
 
+/// How long a node's word counts that there is no such command, in ms: a module that is loaded meanwhile is found after that.
+pub(crate) const LEARN_EVERY_MS: u64 = 10_000;
+/// How long a node is not asked for its commands again that did not answer, in ms.
+pub(crate) const LEARN_AGAIN_MS: u64 = 1_000;
+/// Longest reply to COMMAND that is read.
+pub(crate) const LEARN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;
 /// Databases that a client may select where the others are guest databases.

@@ -30,11 +30,11 @@ use vrc_cluster::{
 };
 
 use crate::{
-    connect::{ConnectError, connect},
+    connect::{ConnectError, ask, connect},
     core::{
         ClientFilter, Core, Effect, Lane, Peer, RedirectTarget, Redirected, SessionId, Settings, TrackingOptions, TrackingRequest,
     },
-    limits::{GATHER_MS, READ_BYTES, TICK_MS},
+    limits::{GATHER_MS, LEARN_BYTES_MAX, READ_BYTES, TICK_MS},
     socket::{Reader, Socket, StdSocket, Writer},
     stats::AllStats,
     watch::Suspicion,
@@ -589,6 +589,9 @@ impl Worker {
                     let wanted = Wanted { endpoint, lane, tracking, after_ms };
                     spawn_local(self.clone().run_backend(backend, incarnation, wanted));
                 }
+                Effect::LearnCommands { endpoint } => {
+                    spawn_local(self.clone().learn_commands(endpoint));
+                }
                 Effect::Disconnect { backend } => {
                     if let Some(connection) = self.io.borrow_mut().backends.get_mut(backend as usize) {
                         *connection = None;
@@ -650,6 +653,16 @@ impl Worker {
             }
         }
         self.core.borrow_mut().redirect_found(session, sequence, *request, target);
+        self.want_flush();
+    }
+
+    async fn learn_commands(self: Rc<Self>, endpoint: Endpoint) {
+        let limit = Duration::from_millis(self.shared.settings.timeout_ms);
+        let reply = ask(&endpoint, &["COMMAND"], LEARN_BYTES_MAX, limit).await;
+        if let Err(error) = &reply {
+            tracing::warn!(node = %endpoint.address(), "cannot be asked for its commands: {error}");
+        }
+        self.core.borrow_mut().commands_learned(reply.as_deref().ok());
         self.want_flush();
     }
 

@@ -1,4 +1,4 @@
-//! What redis's `COMMAND` says of the commands, told from the table.
+//! What redis's `COMMAND` says of the commands, told from the table, and of commands that were learned from a node.
 //!
 //! The replies are redis 7.0's byte for byte, but for the order of the commands, which in redis changes from start to start, and for
 //! the notes on some key specs, which are prose that no client reads.
@@ -6,8 +6,8 @@
 use crate::resp::{ArgRange, Args, Proto, encode};
 
 use super::{
-    BeginSearch, Categories, Command, CommandId, FindKeys, Flags, KeyFlags, KeySpec, Rule, TABLE, glob, keys, lookup,
-    lookup_subcommand, resolve,
+    BeginSearch, Categories, Command, CommandId, FindKeys, Flags, KeyFlags, KeySpec, Rule, TABLE, all_learned, glob, keys,
+    lookup, lookup_learned, lookup_subcommand, resolve,
 };
 
 /// Appends the reply to a request of `COMMAND` or one of its subcommands; false if it has to come from a node: that is so for the long
@@ -35,7 +35,7 @@ pub fn reply(args: Args<'_>, proto: Proto, out: &mut Vec<u8>) -> bool {
                 }
             }
         }
-        "command|count" => reply.integer(TABLE.len() as i64),
+        "command|count" => reply.integer((TABLE.len() + all_learned().len()) as i64),
         "command|list" => reply.list(args),
         "command|getkeys" => reply.keys(args, false),
         "command|getkeysandflags" => reply.keys(args, true),
@@ -47,9 +47,14 @@ pub fn reply(args: Args<'_>, proto: Proto, out: &mut Vec<u8>) -> bool {
 /// The row of a full name such as `config|get`.
 fn by_full_name(name: &[u8]) -> Option<&'static Command> {
     match memchr::memchr(b'|', name) {
-        None => lookup(name),
-        Some(bar) => lookup_subcommand(lookup(&name[..bar])?, &name[bar + 1..]),
+        None => any(name),
+        Some(bar) => lookup_subcommand(any(&name[..bar])?, &name[bar + 1..]),
     }
+}
+
+/// The row of a command's name, of the table or learned.
+fn any(name: &[u8]) -> Option<&'static Command> {
+    lookup(name).or_else(|| lookup_learned(name))
 }
 
 struct Reply<'a> {
@@ -59,8 +64,9 @@ struct Reply<'a> {
 
 impl Reply<'_> {
     fn all(&mut self) {
-        self.array(TABLE.len());
-        for command in TABLE {
+        let learned = all_learned();
+        self.array(TABLE.len() + learned.len());
+        for command in TABLE.iter().chain(learned) {
             self.command(command);
         }
     }
@@ -132,11 +138,12 @@ impl Reply<'_> {
 
     /// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN glob], subcommands included.
     fn list(&mut self, args: Args<'_>) {
-        let all = CommandId::all().map(CommandId::command);
+        let learned = all_learned().into_iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+        let all = CommandId::all().map(CommandId::command).chain(learned);
         let is = |index: usize, word: &str| args[index].eq_ignore_ascii_case(word.as_bytes());
         let names: Vec<&str> = match args.len() {
             2 => all.map(|row| row.name).collect(),
-            // The table holds no command of a module.
+            // Which command is whose the nodes do not say.
             5 if is(2, "FILTERBY") && is(3, "MODULE") => Vec::new(),
             5 if is(2, "FILTERBY") && is(3, "ACLCAT") => match Categories::by_name(&args[4]) {
                 Some(category) => all.filter(|row| row.acl.contains(category)).map(|row| row.name).collect(),
@@ -162,7 +169,7 @@ impl Reply<'_> {
             bytes.extend_from_slice(arg);
         }
         let request = Args::new(&bytes, &ranges);
-        let command = match lookup(&request[0]) {
+        let command = match any(&request[0]) {
             Some(container) if !container.subcommands.is_empty() && request.len() > 1 => {
                 lookup_subcommand(container, &request[1])
             }
@@ -294,7 +301,7 @@ fn by_rule(command: &Command, args: Args<'_>, keys: &mut Vec<(u32, KeyFlags)>) {
                 keys.extend(plain.into_iter().map(|index| (index, KeyFlags::empty())));
             }
         }
-        Rule::Specs | Rule::GeoStore | Rule::Copy | Rule::Move => counted_keys(command, args, keys),
+        Rule::Specs | Rule::Learned | Rule::GeoStore | Rule::Copy | Rule::Move => counted_keys(command, args, keys),
     }
 }
 

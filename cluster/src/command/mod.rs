@@ -9,6 +9,7 @@ pub mod describe;
 mod flags;
 pub mod glob;
 mod keys;
+mod learned;
 mod resolve;
 mod table;
 
@@ -16,6 +17,7 @@ use std::fmt;
 
 pub use flags::{Categories, Flags, KeyFlags};
 pub use keys::{KeyError, find_keys, sort_pattern};
+pub use learned::{all_learned, learn, lookup_learned, resolve_learned};
 pub use resolve::{Resolver, Unresolved, resolve};
 pub use table::{TABLE, lookup, lookup_subcommand};
 
@@ -101,6 +103,8 @@ impl Command {
     pub fn wait_ms(&self, args: Args<'_>) -> Option<u64> {
         let counted = |spec: &KeySpec| matches!(spec.find, FindKeys::KeyNum { .. });
         let (index, unit_ms) = match self.rule {
+            // Nobody has said where the time stands.
+            Rule::Learned => return None,
             Rule::Streams => (keys::block_option(args)? + 1, 1.0),
             // BLMPOP and BZMPOP: the time comes before the number of keys.
             _ if self.keys.iter().any(counted) => (1, 1_000.0),
@@ -157,7 +161,10 @@ impl fmt::Debug for Command {
 pub struct CommandId(u16);
 
 impl CommandId {
-    /// As an index, less than [`CommandId::COUNT`].
+    /// What all commands share that are not the table's.
+    const LEARNED: CommandId = CommandId(u16::MAX);
+
+    /// As an index, less than [`CommandId::COUNT`] for the table's commands.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -293,6 +300,8 @@ pub enum FindKeys {
 enum Rule {
     /// Nothing.
     Specs,
+    /// Nothing: the row is not the table's, but was learned from a node.
+    Learned,
     /// The option GET makes the key read as well as written.
     Set,
     /// The subcommands tell whether the key is written.

@@ -2,18 +2,26 @@
 
 use crate::resp::Args;
 
-use super::{Command, lookup, lookup_subcommand, table::Name};
+use super::{Command, lookup, lookup_subcommand, resolve_learned, table::Name};
 
 /// Most bytes of a name that an error repeats, and of all arguments together.
 const QUOTED_BYTES_MAX: usize = 128;
 
 /// The row of a request: the subcommand's, where the command is a container. A container alone and a wrong number of arguments are
-/// errors, in redis's order.
+/// errors, in redis's order. What the table lacks may have been learned from a node.
 ///
 /// # Errors
 /// See [`Unresolved`].
 #[inline]
 pub fn resolve(args: Args<'_>) -> Result<&'static Command, Unresolved> {
+    match in_table(args) {
+        Err(Unresolved::Command) => resolve_learned(args),
+        found => found,
+    }
+}
+
+#[inline]
+fn in_table(args: Args<'_>) -> Result<&'static Command, Unresolved> {
     let name = args.get(0).unwrap_or_default();
     let mut command = lookup(name).ok_or(Unresolved::Command)?;
     if !command.subcommands.is_empty()
@@ -32,7 +40,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// As [`resolve`].
+    /// As [`resolve`], but from the table alone.
     ///
     /// # Errors
     /// See [`Unresolved`].
@@ -46,7 +54,7 @@ impl Resolver {
     }
 
     fn look_up(&mut self, name: Name, args: Args<'_>) -> Result<&'static Command, Unresolved> {
-        let command = resolve(args)?;
+        let command = in_table(args)?;
         // A container's name alone does not tell the row.
         if name.is_exact() && lookup(args.get(0).unwrap_or_default()).is_some_and(|found| std::ptr::eq(found, command)) {
             self.last = Some((name, command));

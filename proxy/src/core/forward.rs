@@ -336,7 +336,10 @@ impl Core {
 
     fn forward_one_again(&mut self, origin: Option<u32>, waiter: Waiter, lane: Lane, args: Args<'_>) {
         let slot = self.sessions[waiter.session as usize].slot(waiter.sequence);
-        let Ok(command) = command::resolve(args) else { unreachable!("what was queued was found in the table") };
+        let Ok(command) = command::resolve(args) else {
+            // It was learned from a node, and other nodes have another form of it.
+            return self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it");
+        };
         let route = self.router.route(command, args, &self.topology);
         self.counters.rerouted_total += 1;
         match (route, slot) {
@@ -418,13 +421,20 @@ impl Core {
     // ---- What the table does not have ----
 
     #[cold]
-    fn unresolved(&mut self, index: u32, unresolved: Unresolved, args: Args<'_>) -> Flow {
+    fn unresolved(&mut self, index: u32, mut unresolved: Unresolved, args: Args<'_>) -> Flow {
         if unresolved == Unresolved::Command && is_http(args) {
             tracing::warn!(
                 client = self.sessions[index as usize].id,
                 "closed: it speaks HTTP, as a browser would that is made to by a web page"
             );
             return Flow::Close;
+        }
+        if unresolved == Unresolved::Command && self.sessions[index as usize].authenticated {
+            match self.learned(args) {
+                None => return Flow::Pause(Pause::Learning),
+                Some(Ok(command)) => return self.any_command(index, command, args),
+                Some(Err(why)) => unresolved = why,
+            }
         }
         if !self.sessions[index as usize].authenticated && unresolved == Unresolved::Command {
             self.refuse(index, "NOAUTH Authentication required.");

@@ -166,6 +166,7 @@ impl Core {
             let session = &self.sessions[id.index as usize];
             let ready = match session.paused {
                 Some(Pause::Answers) => session.has_ample_room(),
+                Some(Pause::Learning) => !self.learning.asked,
                 Some(Pause::Answered) => session.pending() == 0,
                 Some(Pause::Backlog(backend)) => self.backends[backend as usize].has_ample_room(),
                 None => true,

@@ -115,6 +115,11 @@ impl Core {
                 );
             }
             name => {
+                if name.starts_with("command")
+                    && let Some(flow) = self.learn_first()
+                {
+                    return flow;
+                }
                 let proto = self.proto(index);
                 let mut described = Vec::new();
                 // COMMAND and its subcommands are told from the table.

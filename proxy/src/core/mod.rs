@@ -17,6 +17,7 @@ mod events;
 mod forward;
 mod info;
 mod input;
+mod learning;
 mod link;
 mod local;
 mod private;
@@ -53,6 +54,7 @@ use crate::{
 pub(crate) use backend::Lane;
 use backend::{Backend, State};
 use broadcast::Broadcasts;
+use learning::Learning;
 use private::Hold;
 use script::Seen;
 use session::{Pause, Session, Slot};
@@ -68,6 +70,8 @@ pub(crate) use tracking::{RedirectTarget, Redirected, TrackingRequest};
 pub(crate) enum Effect {
     /// Open a connection and report [`Core::backend_up`] or [`Core::backend_lost`] with this incarnation.
     Connect { backend: u32, incarnation: u32, endpoint: Endpoint, lane: Lane, tracking: Option<TrackingOptions>, after_ms: u64 },
+    /// Ask this node for all its commands and report [`Core::commands_learned`].
+    LearnCommands { endpoint: Endpoint },
     /// Close the backend's connection.
     Disconnect { backend: u32 },
     /// The session may be read from again.
@@ -170,6 +174,7 @@ pub(crate) struct Core {
     /// Invalidations on their way to other connections.
     redirected: Vec<Redirected>,
     seen: Seen,
+    learning: Learning,
     private_count: usize,
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
@@ -217,6 +222,7 @@ impl Core {
             maps: 0,
             redirected: Vec::new(),
             seen: Seen::default(),
+            learning: Learning::default(),
             private_count: 0,
             part_targets: Vec::new(),
             random: worker as u64,
@@ -404,6 +410,7 @@ impl Core {
         self.own_lanes.clear();
         self.topology = topology;
         self.maps += 1;
+        self.learning.map_changed();
         self.taken_up_ms = self.now_ms;
         self.unsettled = true;
         let mut moved = Vec::new();

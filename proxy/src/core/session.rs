@@ -59,6 +59,8 @@ pub(crate) enum Pause {
     Backlog(u32),
     /// What follows must not be begun before all that came before is answered.
     Answered,
+    /// A node is being asked which commands there are.
+    Learning,
 }
 
 #[derive(Debug, Default)]
@@ -169,6 +171,12 @@ impl Session {
     /// The number of the first command that is not answered yet.
     pub(crate) fn first_sequence(&self) -> Sequence {
         self.first
+    }
+
+    /// The last command whose reply is here and waits for its turn.
+    pub(crate) fn last_ready(&self) -> Option<Sequence> {
+        let place = self.slots.iter().rposition(|slot| matches!(slot, Slot::Ready { .. }))?;
+        Some(self.first.wrapping_add(place as u32))
     }
 
     /// The command at `sequence` goes on in parts, gathered in `join`.
@@ -307,15 +315,11 @@ impl Session {
         }
     }
 
-    /// Says something that answers no command: a message, say. It comes behind every reply that was here before it and answers a
-    /// command up to `behind` (any, if that is `None`), and waits for none that was not.
-    pub(crate) fn tell(&mut self, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
-        let places = match behind.map(|behind| behind.wrapping_sub(self.first) as i32) {
-            None => self.slots.len(),
-            Some(place) => (place.saturating_add(1).max(0) as usize).min(self.slots.len()),
-        };
+    /// Says something that answers no command: a message, say. It comes behind every reply that was here before it, and waits for none
+    /// that was not.
+    pub(crate) fn tell(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let is_ready = |slot: &Slot| matches!(slot, Slot::Ready { .. });
-        let last = if self.stash_live > 0 { self.slots.range(..places).rposition(is_ready) } else { None };
+        let last = if self.stash_live > 0 { self.slots.iter().rposition(is_ready) } else { None };
         let Some((place, Slot::Ready { start, len })) = last.map(|place| (place, self.slots[place])) else {
             write(&mut self.out);
             self.end_batch();
@@ -487,22 +491,20 @@ mod tests {
         let mut session = Session::default();
         let sequences: Vec<_> = (0..4).map(|_| session.push(Slot::Waiting)).collect();
         let put = |text: &'static str| move |out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
-        session.tell(None, put("<"));
+        session.tell(put("<"));
         assert_eq!(text(&session), "<");
         session.answer(sequences[1], put("1"));
         session.answer(sequences[3], put("3"));
-        session.tell(None, put("[a"));
-        session.tell(None, put("b]"));
-        session.tell(Some(sequences[2]), put("~"));
-        session.tell(Some(sequences[0].wrapping_sub(1)), put("^"));
+        session.tell(put("[a"));
+        session.tell(put("b]"));
         session.answer(sequences[2], put("2"));
-        session.tell(None, put("!"));
-        assert_eq!(text(&session), "<^");
+        session.tell(put("!"));
+        assert_eq!(text(&session), "<");
         session.answer(sequences[0], put("0"));
-        assert_eq!(text(&session), "<^01~23[ab]!");
+        assert_eq!(text(&session), "<0123[ab]!");
         assert_eq!(session.stash_live, 0);
-        session.tell(Some(sequences[3]), put(">"));
-        assert_eq!(text(&session), "<^01~23[ab]!>");
+        session.tell(put(">"));
+        assert_eq!(text(&session), "<0123[ab]!>");
     }
 
     #[test]

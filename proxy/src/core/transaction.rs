@@ -5,15 +5,10 @@
 //! connection has to be held while a client makes up its mind. What the node would say to each command on queueing is said here; if
 //! it does refuse one after all (it is out of memory, say), EXEC gives its EXECABORT.
 //!
-//! A command that is not one node's alone (FLUSHALL, SELECT, CONFIG SET …) ends a block, and what follows makes the next: each block is
-//! carried out as one, in order, but others' commands may come between them.
-//!
 //! Only WATCH needs a connection of its own, from the first watched key to the EXEC.
 
-use std::collections::VecDeque;
-
 use vrc_cluster::{
-    command::{Command, Flags, Way},
+    command::{Command, Way},
     resp::{Args, Frame, RequestFramer, encode},
     route::{self, Refusal},
     topology::{Owner, Place, PlacementKind},
@@ -26,11 +21,11 @@ use crate::{
 
 use super::{
     Core, Flow,
-    aside::{Asides, Segment, parts_blocks, stands_aside},
+    aside::{Asides, stands_aside},
     backend::{Lane, Waiter},
     private::Hold,
     script::{load, runs_known_script},
-    session::{Sequence, Slot},
+    session::Slot,
 };
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -40,13 +35,12 @@ const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 /// What a session has queued since MULTI.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
-    /// Those up to the last command that parts blocks.
-    earlier: VecDeque<Segment>,
-    /// Those since.
-    last: Segment,
-    /// How many in all, and their bytes.
+    /// The requests as they came, one after the other.
+    requests: Vec<u8>,
     count: u32,
-    bytes: usize,
+    /// Those that are not for the node.
+    asides: Asides,
+    bytes_aside: usize,
     /// A key of the transaction: all others have its place.
     key: Option<Box<[u8]>>,
     /// A command was refused, so EXEC will be.
@@ -59,21 +53,14 @@ impl Transaction {
         self.count
     }
 
-    /// Those of the first block, one after the other.
-    pub(super) fn first_block(&self) -> &[u8] {
-        &self.earlier.front().unwrap_or(&self.last).block
+    /// Those that are for the node, one after the other.
+    pub(super) fn requests(&self) -> &[u8] {
+        &self.requests
     }
 
-    fn of_segments(mut segments: VecDeque<Segment>) -> Self {
-        let last = segments.pop_back().unwrap_or_default();
-        let count = segments.iter().chain([&last]).map(Segment::count).sum();
-        Transaction { earlier: segments, last, count, ..Transaction::default() }
-    }
-
-    /// The parts that it is carried out in.
-    fn into_segments(mut self) -> VecDeque<Segment> {
-        self.earlier.push_back(self.last);
-        self.earlier
+    /// How many of them are for the node.
+    fn block_count(&self) -> u32 {
+        self.count - self.asides.len() as u32
     }
 }
 
@@ -117,16 +104,13 @@ impl Core {
             Ok(key) => {
                 self.note_run(command, args);
                 let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
-                if transaction.bytes + args.bytes().len() <= TRANSACTION_BYTES_MAX {
-                    if parts_blocks(command, args) {
-                        transaction.last.push_aside(args.bytes());
-                        transaction.earlier.push_back(std::mem::take(&mut transaction.last));
-                    } else if stands_aside(command) {
-                        transaction.last.push_aside(args.bytes());
+                if transaction.requests.len() + transaction.bytes_aside + args.bytes().len() <= TRANSACTION_BYTES_MAX {
+                    if stands_aside(command) {
+                        transaction.asides.push(transaction.count, args.bytes());
+                        transaction.bytes_aside += args.bytes().len();
                     } else {
-                        transaction.last.push(args.bytes());
+                        transaction.requests.extend_from_slice(args.bytes());
                     }
-                    transaction.bytes += args.bytes().len();
                     transaction.count += 1;
                     let is_caching = command.name == "client|caching";
                     if transaction.key.is_none() {
@@ -156,15 +140,15 @@ impl Core {
 
     /// Whether a command may stand in this session's transaction, and which argument is its first key.
     fn check_queued(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Result<Option<usize>, Refusal> {
-        if command.flags.contains(Flags::NO_MULTI) {
-            return Err(Refusal::NotInTransaction);
+        match command.way {
+            Way::Keyed | Way::Split(_) | Way::Blocking | Way::AnyNode | Way::Transaction => {}
+            // The node answers these as well as the proxy would.
+            Way::Local if matches!(command.name, "ping" | "echo" | "time") => {}
+            _ if stands_aside(command) => return Ok(None),
+            _ => return Err(Refusal::NotInTransaction(command.name)),
         }
-        if matches!(command.way, Way::Refused | Way::Container) {
-            return Err(Refusal::Unsupported(command.name));
-        }
-        if stands_aside(command) {
-            // A channel need not live where the keys do.
-            return Ok(None);
+        if command.other_database(args).is_some() {
+            return Err(Refusal::NotInTransaction(command.name));
         }
         let Some(place) = self.router.whole(command, args, &self.topology)? else { return Ok(None) };
         route::owner(place, &self.topology)?;
@@ -189,7 +173,7 @@ impl Core {
             return flow;
         }
         let session = &mut self.sessions[index as usize];
-        let transaction = session.transaction.take().expect("inside a transaction");
+        let mut transaction = session.transaction.take().expect("inside a transaction");
         let broken = std::mem::take(&mut session.watch_broken);
         let watched = session.private;
         if transaction.spoiled {
@@ -208,14 +192,22 @@ impl Core {
             self.answer_now(index, |out| encode::array(out, 0));
             return Flow::Next;
         }
-        let mut segments = transaction.into_segments();
-        let first = segments.pop_front().expect("one at least");
-        if first.block_count == 0 && watched.is_none() {
-            self.sessions[index as usize].asides = Some(Asides::new(first.asides, segments));
+        if transaction.block_count() == 0 && watched.is_none() {
+            self.sessions[index as usize].asides = Some(Box::new(transaction.asides));
             self.exec_asides_alone(index);
             return self.before_all_after(index);
         }
-        let (backend, scripts) = match self.backend_of_block(index, &first.block, watched) {
+        let parsed = self.owner_of_requests(&transaction.requests);
+        let backend = parsed.and_then(|(owner, scripts)| match (watched, owner) {
+            // Where keys are parted by node, those that were queued may have left the watched ones since.
+            (Some(backend), Some(owner)) if !self.serves(backend, owner) => Err(Refusal::CrossSlot),
+            (Some(backend), _) => Ok((backend, scripts)),
+            (None, owner) => {
+                let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
+                Ok((self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest)), scripts))
+            }
+        });
+        let (backend, scripts) = match backend {
             Ok(found) => found,
             Err(refusal) => {
                 self.unwatch(index);
@@ -227,52 +219,27 @@ impl Core {
             && let Err(flow) = self.make_ready(index, backend)
         {
             if matches!(flow, Flow::Pause(_)) {
-                segments.push_front(first);
-                self.sessions[index as usize].transaction = Some(Box::new(Transaction::of_segments(segments)));
+                self.sessions[index as usize].transaction = Some(transaction);
             }
             return flow;
         }
-        let is_whole = first.asides.is_empty() && segments.is_empty();
-        let sequence = self.sessions[index as usize].push(if is_whole { Slot::Waiting } else { Slot::Exec });
-        self.queue_block(index, backend, sequence, &scripts, &first);
-        if !is_whole {
-            self.sessions[index as usize].asides = Some(Asides::new(first.asides, segments));
+        let id = self.session_id(index);
+        let session = &mut self.sessions[index as usize];
+        let (has_asides, skip) = (transaction.asides.len() > 0, transaction.block_count() + 1);
+        let sequence = session.push(if has_asides { Slot::Exec } else { Slot::Waiting });
+        if has_asides {
+            session.asides = Some(Box::new(std::mem::take(&mut transaction.asides)));
         }
+        // MULTI's OK and each command's QUEUED have been said already.
+        let waiter = Waiter { skip, ..Waiter::new(id, sequence, self.now_ms) };
+        self.push_block(backend, waiter, &scripts, &transaction.requests);
         if let Some(backend) = watched {
             // EXEC ends the watch: the connection goes back once it has answered.
             self.backends[backend as usize].hold = Some(Hold::Finishing);
             self.sessions[index as usize].private = None;
             return self.before_all_after(index);
         }
-        if is_whole { Flow::Next } else { self.before_all_after(index) }
-    }
-
-    /// Sends a block, whose reply is for `sequence`.
-    pub(super) fn queue_block(&mut self, index: u32, backend: u32, sequence: Sequence, scripts: &[ScriptId], segment: &Segment) {
-        // MULTI's OK and each command's QUEUED have been said already.
-        let waiter = Waiter { skip: segment.block_count + 1, ..Waiter::new(self.session_id(index), sequence, self.now_ms) };
-        self.push_block(backend, waiter, scripts, &segment.block);
-    }
-
-    /// The connection for a block, and which scripts it runs. The connection is that of the keys' owner, which has to be the one that
-    /// watches keys if there is one.
-    pub(super) fn backend_of_block(
-        &mut self,
-        index: u32,
-        block: &[u8],
-        watched: Option<u32>,
-    ) -> Result<(u32, Vec<ScriptId>), Refusal> {
-        let (owner, scripts) = self.owner_of_requests(block)?;
-        let backend = match (watched, owner) {
-            // Where keys are parted by node, those that were queued may have left the watched ones since.
-            (Some(backend), Some(owner)) if !self.serves(backend, owner) => return Err(Refusal::CrossSlot),
-            (Some(backend), _) => backend,
-            (None, owner) => {
-                let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
-                self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest))
-            }
-        };
-        Ok((backend, scripts))
+        if has_asides { self.before_all_after(index) } else { Flow::Next }
     }
 
     fn any_owner(&self, index: u32) -> Option<Owner> {
