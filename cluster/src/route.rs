@@ -50,9 +50,9 @@ pub enum Refusal {
     /// It names another database while its key is kept in a guest database, whose numbers are not the client's.
     #[error("CLUSTERDOWN '{0}' cannot go from one database to another while the node that its key belongs to is down")]
     OtherDatabase(&'static str),
-    /// Known, and done elsewhere, but not between MULTI and EXEC.
-    #[error("ERR '{0}' inside MULTI is not supported by this proxy")]
-    NotInTransaction(&'static str),
+    /// Not a command for between MULTI and EXEC, in redis either.
+    #[error("ERR Command not allowed inside a transaction")]
+    NotInTransaction,
     /// Known, but not something that this proxy does.
     #[error("ERR '{0}' is not supported by this proxy")]
     Unsupported(&'static str),

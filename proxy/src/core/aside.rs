@@ -11,32 +11,61 @@ use vrc_cluster::{
     resp::{Args, Frame, RequestFramer, array_elements, encode},
 };
 
-use super::{Core, Flow, backend::Waiter, session::Slot};
+use super::{
+    Core, Flow,
+    backend::{State, Waiter},
+    session::Slot,
+};
 
-/// What comes after a transaction's block.
+/// A part of a transaction: a block, and the commands that stand aside from it, all of which are done once the block is.
 #[derive(Debug, Default)]
-pub(crate) struct Asides {
-    list: VecDeque<Aside>,
-    /// What of EXEC's array is not sent yet.
-    elements: VecDeque<Box<[u8]>>,
-    /// How many of the transaction's commands are answered.
-    done: usize,
+pub(super) struct Segment {
+    /// The block's requests as they came, one after the other.
+    pub(super) block: Vec<u8>,
+    pub(super) block_count: u32,
+    pub(super) asides: VecDeque<Aside>,
 }
 
-/// One command, and its number among the transaction's.
+impl Segment {
+    /// How many commands there are.
+    pub(super) fn count(&self) -> u32 {
+        self.block_count + self.asides.len() as u32
+    }
+
+    pub(super) fn push(&mut self, request: &[u8]) {
+        self.block.extend_from_slice(request);
+        self.block_count += 1;
+    }
+
+    pub(super) fn push_aside(&mut self, request: &[u8]) {
+        self.asides.push_back(Aside { place: self.count() as usize, request: request.into() });
+    }
+}
+
+/// What comes after a transaction's block.
 #[derive(Debug)]
-struct Aside {
+pub(crate) struct Asides {
+    list: VecDeque<Aside>,
+    /// What of the block's array is not sent yet.
+    elements: VecDeque<Box<[u8]>>,
+    /// How many of the segment's commands are answered.
+    done: usize,
+    /// The segments that follow.
+    later: VecDeque<Segment>,
+    /// The block under way is not the first, and so many of its commands await an answer.
+    block_count: Option<u32>,
+}
+
+/// One command, and its number among the segment's.
+#[derive(Debug)]
+pub(super) struct Aside {
     place: usize,
     request: Box<[u8]>,
 }
 
 impl Asides {
-    pub(super) fn push(&mut self, place: u32, request: &[u8]) {
-        self.list.push_back(Aside { place: place as usize, request: request.into() });
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
+    pub(super) fn new(list: VecDeque<Aside>, later: VecDeque<Segment>) -> Box<Self> {
+        Box::new(Asides { list, elements: VecDeque::new(), done: 0, later, block_count: None })
     }
 }
 
@@ -46,16 +75,38 @@ pub(super) fn stands_aside(command: &Command) -> bool {
     command.way == Way::PubSub || OF_CLIENTS.contains(&command.name)
 }
 
+/// Whether a command is not one node's alone, while what comes before it and after it may depend on it.
+pub(super) fn parts_blocks(command: &Command, args: Args<'_>) -> bool {
+    match command.way {
+        Way::AllNodes(_) | Way::Scan | Way::RandomKey => true,
+        // The node answers these as well as the proxy would.
+        Way::Local => !matches!(command.name, "ping" | "echo" | "time") && !stands_aside(command),
+        _ => command.other_database(args).is_some(),
+    }
+}
+
 impl Core {
     /// The block of a transaction is answered: what stands aside is done, if the transaction was.
     pub(super) fn exec_answered(&mut self, waiter: Waiter, reply: &[u8]) {
         let session = &mut self.sessions[waiter.session as usize];
         session.expect_reply(waiter.sequence);
-        match (&mut session.asides, array_elements(reply)) {
-            (Some(asides), Some(elements)) => {
+        let is_later = session.asides.as_mut().and_then(|asides| asides.block_count.take());
+        match (&mut session.asides, array_elements(reply), is_later) {
+            (Some(asides), Some(elements), None) => {
                 asides.elements = elements.map(Box::from).collect();
-                let count = asides.elements.len() + asides.len();
+                let later: u32 = asides.later.iter().map(Segment::count).sum();
+                let count = asides.elements.len() + asides.list.len() + later as usize;
                 session.answer(waiter.sequence, |out| encode::array(out, count));
+                self.go_on_aside(waiter.session);
+            }
+            (Some(asides), elements, Some(count)) => {
+                asides.elements = match elements {
+                    Some(elements) => elements.map(Box::from).collect(),
+                    // The node carried out none of them.
+                    None => (0..count).map(|_| Box::from(reply)).collect(),
+                };
+                // Nothing of its own: its elements are answers within the array that has begun.
+                session.answer(waiter.sequence, |_| {});
                 self.go_on_aside(waiter.session);
             }
             _ => {
@@ -82,9 +133,51 @@ impl Core {
             }
             match next {
                 Some(aside) => self.do_aside(index, &aside.request),
-                None => self.sessions[index as usize].asides = None,
+                None if !self.begin_next_segment(index) => self.sessions[index as usize].asides = None,
+                None => {}
             }
         }
+    }
+
+    /// Sends the block of a transaction's next segment; tells whether there is one.
+    fn begin_next_segment(&mut self, index: u32) -> bool {
+        let Some(asides) = &mut self.sessions[index as usize].asides else { return false };
+        let Some(mut segment) = asides.later.pop_front() else { return false };
+        (asides.list, asides.done) = (std::mem::take(&mut segment.asides), 0);
+        if segment.block_count == 0 {
+            return true;
+        }
+        asides.block_count = Some(segment.block_count);
+        let backend = self.backend_of_block(index, &segment.block, None);
+        let sequence = self.sessions[index as usize].push(Slot::Exec);
+        let refusal = match backend {
+            Ok((backend, scripts)) => match self.can_be_sent(backend) {
+                Ok(()) => {
+                    self.note_block_reads(index, sequence, &segment.block);
+                    self.queue_block(index, backend, sequence, &scripts, &segment);
+                    return true;
+                }
+                Err(text) => text,
+            },
+            Err(refusal) => refusal.to_string(),
+        };
+        let waiter = Waiter::new(self.session_id(index), sequence, self.now_ms);
+        self.fail(waiter, &refusal);
+        true
+    }
+
+    /// Whether a block may be queued for a backend now, or the error that says why not: in the middle of a transaction no client can be
+    /// made to wait.
+    fn can_be_sent(&mut self, backend: u32) -> Result<(), String> {
+        let of = &self.backends[backend as usize];
+        if !of.has_room() {
+            return Err("ERR too much waits for the node already; the transaction is done but for this command".to_owned());
+        }
+        let refusal = self.unreachable(backend);
+        if self.backends[backend as usize].state == State::Idle {
+            self.connect(backend);
+        }
+        refusal.map_or(Ok(()), Err)
     }
 
     /// Whether a session whose commands are all answered has nothing left of a transaction; if it has, that goes on.

@@ -173,12 +173,6 @@ impl Session {
         self.first
     }
 
-    /// The last command whose reply is here and waits for its turn.
-    pub(crate) fn last_ready(&self) -> Option<Sequence> {
-        let place = self.slots.iter().rposition(|slot| matches!(slot, Slot::Ready { .. }))?;
-        Some(self.first.wrapping_add(place as u32))
-    }
-
     /// The command at `sequence` goes on in parts, gathered in `join`.
     pub(crate) fn split(&mut self, sequence: Sequence, join: u32) {
         let place = sequence.wrapping_sub(self.first) as usize;
@@ -315,11 +309,15 @@ impl Session {
         }
     }
 
-    /// Says something that answers no command: a message, say. It comes behind every reply that was here before it, and waits for none
-    /// that was not.
-    pub(crate) fn tell(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Says something that answers no command: a message, say. It comes behind every reply that was here before it and answers a
+    /// command up to `behind` (any, if that is `None`), and waits for none that was not.
+    pub(crate) fn tell(&mut self, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
+        let places = match behind.map(|behind| behind.wrapping_sub(self.first) as i32) {
+            None => self.slots.len(),
+            Some(place) => (place.saturating_add(1).max(0) as usize).min(self.slots.len()),
+        };
         let is_ready = |slot: &Slot| matches!(slot, Slot::Ready { .. });
-        let last = if self.stash_live > 0 { self.slots.iter().rposition(is_ready) } else { None };
+        let last = if self.stash_live > 0 { self.slots.range(..places).rposition(is_ready) } else { None };
         let Some((place, Slot::Ready { start, len })) = last.map(|place| (place, self.slots[place])) else {
             write(&mut self.out);
             self.end_batch();
@@ -491,20 +489,22 @@ mod tests {
         let mut session = Session::default();
         let sequences: Vec<_> = (0..4).map(|_| session.push(Slot::Waiting)).collect();
         let put = |text: &'static str| move |out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
-        session.tell(put("<"));
+        session.tell(None, put("<"));
         assert_eq!(text(&session), "<");
         session.answer(sequences[1], put("1"));
         session.answer(sequences[3], put("3"));
-        session.tell(put("[a"));
-        session.tell(put("b]"));
+        session.tell(None, put("[a"));
+        session.tell(None, put("b]"));
+        session.tell(Some(sequences[2]), put("~"));
+        session.tell(Some(sequences[0].wrapping_sub(1)), put("^"));
         session.answer(sequences[2], put("2"));
-        session.tell(put("!"));
-        assert_eq!(text(&session), "<");
+        session.tell(None, put("!"));
+        assert_eq!(text(&session), "<^");
         session.answer(sequences[0], put("0"));
-        assert_eq!(text(&session), "<0123[ab]!");
+        assert_eq!(text(&session), "<^01~23[ab]!");
         assert_eq!(session.stash_live, 0);
-        session.tell(put(">"));
-        assert_eq!(text(&session), "<0123[ab]!>");
+        session.tell(Some(sequences[3]), put(">"));
+        assert_eq!(text(&session), "<^01~23[ab]!>");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod introspection;
 mod learning;
 mod listening;
 mod scripts;
+mod segments;
 
 const TIMEOUT_MS: u64 = 1_000;
 
@@ -295,6 +296,10 @@ impl Rig {
                         }
                     }
                 },
+                "flushall" => {
+                    data.clear();
+                    encode::simple(&mut reply, "OK");
+                }
                 "t.put" => {
                     data.insert(args[1].clone(), args[2].clone());
                     encode::simple(&mut reply, "PUT");
@@ -712,7 +717,9 @@ fn a_refused_command_spoils_its_transaction() {
         ("SET other-slot 1", "-CROSSSLOT Keys in request don't hash to the same slot\r\n"),
         ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
         ("NOSUCH", "-ERR unknown command 'NOSUCH', with args beginning with: \r\n"),
-        ("DBSIZE", "-ERR 'dbsize' inside MULTI is not supported by this proxy\r\n"),
+        ("SAVE", "-ERR Command not allowed inside a transaction\r\n"),
+        ("SHUTDOWN", "-ERR Command not allowed inside a transaction\r\n"),
+        ("SWAPDB 0 1", "-ERR 'swapdb' is not supported by this proxy\r\n"),
     ] {
         let mut rig = Rig::new(&THREE);
         let script = ["MULTI", "SET k 1", text, "EXEC", "GET k"].map(request).concat();

@@ -374,7 +374,7 @@ impl Core {
         for id in &subscribers {
             if self.is_open(*id) && !unaware.contains(&id.index) {
                 let kind = if self.sessions[id.index as usize].proto == Proto::Resp3 { b'>' } else { b'*' };
-                self.tell(*id, |out| {
+                self.tell(*id, None, |out| {
                     out.push(kind);
                     out.extend_from_slice(&message[1..]);
                 });
@@ -384,9 +384,9 @@ impl Core {
     }
 
     /// Says something to a client that answers no command. One that leaves too much of it unread is cut off.
-    pub(super) fn tell(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn tell(&mut self, id: SessionId, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
         let session = &mut self.sessions[id.index as usize];
-        session.tell(write);
+        session.tell(behind, write);
         let unread = session.unread_bytes();
         self.mark_session(id.index);
         if unread > SUBSCRIBER_OUTPUT_MAX_BYTES {

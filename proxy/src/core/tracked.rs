@@ -134,7 +134,9 @@ impl Core {
         let session = &mut self.sessions[waiter.session as usize];
         let is_over = matches!(session.slot(waiter.sequence), None | Some(Slot::Ready { .. }));
         let (epoch, generation) = (session.tracking_epoch, session.generation);
-        let Some(mut read) = session.tracking.as_mut().and_then(|tracking| tracking.take_read(waiter.sequence)) else { return };
+        let Some(tracking) = &mut session.tracking else { return };
+        tracking.note_answer(waiter.sequence);
+        let Some(mut read) = tracking.take_read(waiter.sequence) else { return };
         let session = SessionId { index: waiter.session, generation };
         let broadcast = self.sessions[waiter.session as usize].tracking.as_ref().is_some_and(|tracking| tracking.is_broadcast());
         // Which part of the command read what can be told by the owners of the keys, as long as these are the same.

@@ -52,7 +52,7 @@ pub(crate) struct Redirected {
     /// The keys as an array, `None` for all.
     pub(crate) keys: Option<Box<[u8]>>,
     /// It must not come before the reply to this command of `from`.
-    behind: Option<Sequence>,
+    behind: Sequence,
 }
 
 /// What a session is to be told of changes.
@@ -65,6 +65,8 @@ pub(crate) struct Tracking {
     pub(super) prefixes: BTreeSet<Box<[u8]>>,
     /// CLIENT CACHING was given for the next command, or for the transaction.
     caching: bool,
+    /// The last of its commands that a node has answered: what nodes tell is not about the replies to later ones.
+    answered: Sequence,
     /// Reads that are not answered yet, in order.
     reads: VecDeque<Read>,
 }
@@ -93,6 +95,13 @@ impl Tracking {
     fn wants_reads(&self, caching: bool) -> bool {
         let modes = self.modes;
         (!modes.optin || caching) && (!modes.optout || !caching)
+    }
+
+    /// A node has answered a command.
+    pub(super) fn note_answer(&mut self, sequence: Sequence) {
+        if sequence.wrapping_sub(self.answered) as i32 > 0 {
+            self.answered = sequence;
+        }
     }
 
     /// The read that is answered, at least in part.
@@ -227,7 +236,8 @@ impl Core {
         }
         let session = &mut self.sessions[index as usize];
         self.counters.tracking_clients += u64::from(session.tracking.is_none());
-        let tracking = session.tracking.get_or_insert_default();
+        let answered = session.first_sequence().wrapping_sub(1);
+        let tracking = session.tracking.get_or_insert_with(|| Box::new(Tracking { answered, ..Tracking::default() }));
         (tracking.modes, tracking.target, tracking.broken) = (modes, target, false);
         if modes.broadcast && request.prefixes.is_empty() {
             tracking.prefixes.insert(Box::default());
@@ -316,7 +326,7 @@ impl Core {
         let mut keys = if !tracking.wants_reads(tracking.caching) {
             Vec::new()
         } else if command.name == "exec" {
-            session.transaction.as_ref().map_or_else(Vec::new, |transaction| read_keys_of_all(transaction.requests()))
+            session.transaction.as_ref().map_or_else(Vec::new, |transaction| read_keys_of_all(transaction.first_block()))
         } else {
             read_keys(command, args)
         };
@@ -337,6 +347,20 @@ impl Core {
             }
         }
         flow
+    }
+
+    /// Notes what a later block of a transaction reads.
+    pub(super) fn note_block_reads(&mut self, index: u32, sequence: Sequence, block: &[u8]) {
+        let map = self.maps;
+        let Some(tracking) = &mut self.sessions[index as usize].tracking else { return };
+        if !tracking.wants_reads(tracking.caching) {
+            return;
+        }
+        let mut keys = read_keys_of_all(block);
+        keys.iter_mut().for_each(|key| key.is_tracked = tracking.modes.broadcast);
+        if !keys.is_empty() {
+            tracking.reads.push_back(Read { sequence, map, keys, is_partial: false });
+        }
     }
 
     fn client_caching(&mut self, index: u32, args: Args<'_>) {
@@ -434,11 +458,14 @@ impl Core {
         let session = &self.sessions[id.index as usize];
         let Some(tracking) = &session.tracking else { return };
         match tracking.target {
-            None if session.proto == Proto::Resp3 => self.tell(id, |out| push_invalidation(out, keys)),
+            None if session.proto == Proto::Resp3 => {
+                let behind = tracking.answered;
+                self.tell(id, Some(behind), |out| push_invalidation(out, keys));
+            }
             // RESP2 has nothing that it could be told by.
             None => {}
             Some(to) => {
-                let behind = session.last_ready();
+                let behind = tracking.answered;
                 self.redirected.push(Redirected { from: id, to, keys: keys.map(Into::into), behind });
             }
         }
@@ -453,8 +480,8 @@ impl Core {
         let all = std::mem::take(&mut self.redirected);
         let (free, held) = all.into_iter().partition(|redirected| {
             let session = &self.sessions[redirected.from.index as usize];
-            let waits = |behind: Sequence| behind.wrapping_sub(session.first_sequence()) as i32 >= 0;
-            !self.is_open(redirected.from) || !(session.gathers() || redirected.behind.is_some_and(waits))
+            let waits = redirected.behind.wrapping_sub(session.first_sequence()) as i32 >= 0;
+            !self.is_open(redirected.from) || !(session.gathers() || waits)
         });
         self.redirected = held;
         free
@@ -467,9 +494,9 @@ impl Core {
         }
         let session = &self.sessions[to.index as usize];
         if session.proto == Proto::Resp3 {
-            self.tell(to, |out| push_invalidation(out, keys));
+            self.tell(to, None, |out| push_invalidation(out, keys));
         } else if session.subscriptions.is_some() {
-            self.tell(to, |out| {
+            self.tell(to, None, |out| {
                 encode::array(out, 3);
                 encode::bulk(out, b"message");
                 encode::bulk(out, b"__redis__:invalidate");
@@ -489,7 +516,7 @@ impl Core {
         let Some(tracking) = session.tracking.as_mut().filter(|tracking| tracking.redirect() == client as i64) else { return };
         tracking.broken = true;
         if proto == Proto::Resp3 {
-            self.tell(from, |out| {
+            self.tell(from, None, |out| {
                 encode::header(out, b'>', 2);
                 encode::bulk(out, b"tracking-redir-broken");
                 encode::integer(out, client as i64);

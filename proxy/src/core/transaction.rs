@@ -5,10 +5,15 @@
 //! connection has to be held while a client makes up its mind. What the node would say to each command on queueing is said here; if
 //! it does refuse one after all (it is out of memory, say), EXEC gives its EXECABORT.
 //!
+//! A command that is not one node's alone (FLUSHALL, SELECT, CONFIG SET …) ends a block, and what follows makes the next: each block is
+//! carried out as one, in order, but others' commands may come between them.
+//!
 //! Only WATCH needs a connection of its own, from the first watched key to the EXEC.
 
+use std::collections::VecDeque;
+
 use vrc_cluster::{
-    command::{Command, Way},
+    command::{Command, Flags, Way},
     resp::{Args, Frame, RequestFramer, encode},
     route::{self, Refusal},
     topology::{Owner, Place, PlacementKind},
@@ -21,11 +26,11 @@ use crate::{
 
 use super::{
     Core, Flow,
-    aside::{Asides, stands_aside},
+    aside::{Asides, Segment, parts_blocks, stands_aside},
     backend::{Lane, Waiter},
     private::Hold,
     script::{load, runs_known_script},
-    session::Slot,
+    session::{Sequence, Slot},
 };
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -35,12 +40,13 @@ const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 /// What a session has queued since MULTI.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
-    /// The requests as they came, one after the other.
-    requests: Vec<u8>,
+    /// Those up to the last command that parts blocks.
+    earlier: VecDeque<Segment>,
+    /// Those since.
+    last: Segment,
+    /// How many in all, and their bytes.
     count: u32,
-    /// Those that are not for the node.
-    asides: Asides,
-    bytes_aside: usize,
+    bytes: usize,
     /// A key of the transaction: all others have its place.
     key: Option<Box<[u8]>>,
     /// A command was refused, so EXEC will be.
@@ -53,14 +59,21 @@ impl Transaction {
         self.count
     }
 
-    /// Those that are for the node, one after the other.
-    pub(super) fn requests(&self) -> &[u8] {
-        &self.requests
+    /// Those of the first block, one after the other.
+    pub(super) fn first_block(&self) -> &[u8] {
+        &self.earlier.front().unwrap_or(&self.last).block
     }
 
-    /// How many of them are for the node.
-    fn block_count(&self) -> u32 {
-        self.count - self.asides.len() as u32
+    fn of_segments(mut segments: VecDeque<Segment>) -> Self {
+        let last = segments.pop_back().unwrap_or_default();
+        let count = segments.iter().chain([&last]).map(Segment::count).sum();
+        Transaction { earlier: segments, last, count, ..Transaction::default() }
+    }
+
+    /// The parts that it is carried out in.
+    fn into_segments(mut self) -> VecDeque<Segment> {
+        self.earlier.push_back(self.last);
+        self.earlier
     }
 }
 
@@ -104,13 +117,16 @@ impl Core {
             Ok(key) => {
                 self.note_run(command, args);
                 let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
-                if transaction.requests.len() + transaction.bytes_aside + args.bytes().len() <= TRANSACTION_BYTES_MAX {
-                    if stands_aside(command) {
-                        transaction.asides.push(transaction.count, args.bytes());
-                        transaction.bytes_aside += args.bytes().len();
+                if transaction.bytes + args.bytes().len() <= TRANSACTION_BYTES_MAX {
+                    if parts_blocks(command, args) {
+                        transaction.last.push_aside(args.bytes());
+                        transaction.earlier.push_back(std::mem::take(&mut transaction.last));
+                    } else if stands_aside(command) {
+                        transaction.last.push_aside(args.bytes());
                     } else {
-                        transaction.requests.extend_from_slice(args.bytes());
+                        transaction.last.push(args.bytes());
                     }
+                    transaction.bytes += args.bytes().len();
                     transaction.count += 1;
                     let is_caching = command.name == "client|caching";
                     if transaction.key.is_none() {
@@ -140,15 +156,15 @@ impl Core {
 
     /// Whether a command may stand in this session's transaction, and which argument is its first key.
     fn check_queued(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Result<Option<usize>, Refusal> {
-        match command.way {
-            Way::Keyed | Way::Split(_) | Way::Blocking | Way::AnyNode | Way::Transaction => {}
-            // The node answers these as well as the proxy would.
-            Way::Local if matches!(command.name, "ping" | "echo" | "time") => {}
-            _ if stands_aside(command) => return Ok(None),
-            _ => return Err(Refusal::NotInTransaction(command.name)),
+        if command.flags.contains(Flags::NO_MULTI) {
+            return Err(Refusal::NotInTransaction);
         }
-        if command.other_database(args).is_some() {
-            return Err(Refusal::NotInTransaction(command.name));
+        if matches!(command.way, Way::Refused | Way::Container) {
+            return Err(Refusal::Unsupported(command.name));
+        }
+        if stands_aside(command) {
+            // A channel need not live where the keys do.
+            return Ok(None);
         }
         let Some(place) = self.router.whole(command, args, &self.topology)? else { return Ok(None) };
         route::owner(place, &self.topology)?;
@@ -173,7 +189,7 @@ impl Core {
             return flow;
         }
         let session = &mut self.sessions[index as usize];
-        let mut transaction = session.transaction.take().expect("inside a transaction");
+        let transaction = session.transaction.take().expect("inside a transaction");
         let broken = std::mem::take(&mut session.watch_broken);
         let watched = session.private;
         if transaction.spoiled {
@@ -192,22 +208,14 @@ impl Core {
             self.answer_now(index, |out| encode::array(out, 0));
             return Flow::Next;
         }
-        if transaction.block_count() == 0 && watched.is_none() {
-            self.sessions[index as usize].asides = Some(Box::new(transaction.asides));
+        let mut segments = transaction.into_segments();
+        let first = segments.pop_front().expect("one at least");
+        if first.block_count == 0 && watched.is_none() {
+            self.sessions[index as usize].asides = Some(Asides::new(first.asides, segments));
             self.exec_asides_alone(index);
             return self.before_all_after(index);
         }
-        let parsed = self.owner_of_requests(&transaction.requests);
-        let backend = parsed.and_then(|(owner, scripts)| match (watched, owner) {
-            // Where keys are parted by node, those that were queued may have left the watched ones since.
-            (Some(backend), Some(owner)) if !self.serves(backend, owner) => Err(Refusal::CrossSlot),
-            (Some(backend), _) => Ok((backend, scripts)),
-            (None, owner) => {
-                let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
-                Ok((self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest)), scripts))
-            }
-        });
-        let (backend, scripts) = match backend {
+        let (backend, scripts) = match self.backend_of_block(index, &first.block, watched) {
             Ok(found) => found,
             Err(refusal) => {
                 self.unwatch(index);
@@ -219,27 +227,52 @@ impl Core {
             && let Err(flow) = self.make_ready(index, backend)
         {
             if matches!(flow, Flow::Pause(_)) {
-                self.sessions[index as usize].transaction = Some(transaction);
+                segments.push_front(first);
+                self.sessions[index as usize].transaction = Some(Box::new(Transaction::of_segments(segments)));
             }
             return flow;
         }
-        let id = self.session_id(index);
-        let session = &mut self.sessions[index as usize];
-        let (has_asides, skip) = (transaction.asides.len() > 0, transaction.block_count() + 1);
-        let sequence = session.push(if has_asides { Slot::Exec } else { Slot::Waiting });
-        if has_asides {
-            session.asides = Some(Box::new(std::mem::take(&mut transaction.asides)));
+        let is_whole = first.asides.is_empty() && segments.is_empty();
+        let sequence = self.sessions[index as usize].push(if is_whole { Slot::Waiting } else { Slot::Exec });
+        self.queue_block(index, backend, sequence, &scripts, &first);
+        if !is_whole {
+            self.sessions[index as usize].asides = Some(Asides::new(first.asides, segments));
         }
-        // MULTI's OK and each command's QUEUED have been said already.
-        let waiter = Waiter { skip, ..Waiter::new(id, sequence, self.now_ms) };
-        self.push_block(backend, waiter, &scripts, &transaction.requests);
         if let Some(backend) = watched {
             // EXEC ends the watch: the connection goes back once it has answered.
             self.backends[backend as usize].hold = Some(Hold::Finishing);
             self.sessions[index as usize].private = None;
             return self.before_all_after(index);
         }
-        if has_asides { self.before_all_after(index) } else { Flow::Next }
+        if is_whole { Flow::Next } else { self.before_all_after(index) }
+    }
+
+    /// Sends a block, whose reply is for `sequence`.
+    pub(super) fn queue_block(&mut self, index: u32, backend: u32, sequence: Sequence, scripts: &[ScriptId], segment: &Segment) {
+        // MULTI's OK and each command's QUEUED have been said already.
+        let waiter = Waiter { skip: segment.block_count + 1, ..Waiter::new(self.session_id(index), sequence, self.now_ms) };
+        self.push_block(backend, waiter, scripts, &segment.block);
+    }
+
+    /// The connection for a block, and which scripts it runs. The connection is that of the keys' owner, which has to be the one that
+    /// watches keys if there is one.
+    pub(super) fn backend_of_block(
+        &mut self,
+        index: u32,
+        block: &[u8],
+        watched: Option<u32>,
+    ) -> Result<(u32, Vec<ScriptId>), Refusal> {
+        let (owner, scripts) = self.owner_of_requests(block)?;
+        let backend = match (watched, owner) {
+            // Where keys are parted by node, those that were queued may have left the watched ones since.
+            (Some(backend), Some(owner)) if !self.serves(backend, owner) => return Err(Refusal::CrossSlot),
+            (Some(backend), _) => backend,
+            (None, owner) => {
+                let owner = owner.or_else(|| self.any_owner(index)).ok_or(Refusal::NoNodeUp)?;
+                self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest))
+            }
+        };
+        Ok((backend, scripts))
     }
 
     fn any_owner(&self, index: u32) -> Option<Owner> {

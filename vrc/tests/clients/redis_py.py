@@ -286,6 +286,33 @@ def publishing(r):
     equal((r.publish("news", "to nobody"), r.pubsub_channels()), (0, []))
 
 
+def client_side_cache(r):
+    from redis.cache import CacheConfig
+    from redis.connection import CacheProxyConnection
+
+    # The library asks for a newer server than it needs.
+    CacheProxyConnection.MIN_ALLOWED_VERSION = "6.0.0"
+    with connect(cache_config=CacheConfig(max_size=1000)) as cached:
+        cache = cached.get_cache()
+        names = [f"cached:{number}" for number in range(50)]
+        r.mset({name: "old" for name in names})
+        for name in names:
+            equal((cached.get(name), cached.get(name)), (b"old", b"old"))
+        # Entries that are kept are what is answered from.
+        assert cache.size >= len(names), cache.size
+        for name in names:
+            r.set(name, "new")
+        # The library looks for invalidations before it answers from what it keeps.
+        for name in names:
+            for _ in range(10_000):
+                if cached.get(name) == b"new":
+                    break
+            else:
+                raise AssertionError(f"{name} stays old")
+        equal(cached.mget("cached:1", "cached:2", "nothing"), [b"new", b"new", None])
+        equal(r.delete(*names), len(names))
+
+
 def decoded():
     with connect(decode_responses=True) as r:
         equal(r.set("ключ", "значение"), True)
@@ -314,5 +341,7 @@ with connect() as client:
         publishing,
     ]:
         work(client)
+    if PROTOCOL == 3:
+        client_side_cache(client)
 decoded()
 print("all well")

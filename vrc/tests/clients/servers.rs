@@ -50,6 +50,16 @@ impl FixedCluster {
         }
     }
 
+    /// The nodes' own ports.
+    pub(crate) fn node_ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(RedisProcess::port).collect()
+    }
+
+    /// Ends one of the nodes.
+    pub(crate) async fn stop_node(&mut self) {
+        self.nodes.pop().expect("there are some").stop().await.unwrap();
+    }
+
     pub(crate) async fn stop(self) {
         self.proxy.stop().await;
         for node in self.nodes {

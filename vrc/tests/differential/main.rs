@@ -263,6 +263,15 @@ const ODD_BYTES: &[&[u8]] = &[
     b"MULTI\r\nSET {o}1 g\r\nRESET\r\nGET {o}1\r\n",
     b"MULTI\r\nBLPOP {o}list 0\r\nEXEC\r\n",
     b"MULTI\r\nPING\r\nECHO hello\r\nEXEC\r\n",
+    // Transactions with commands that are not one node's alone.
+    b"MULTI\r\nSET {o}1 h\r\nDBSIZE\r\nFLUSHALL\r\nGET {o}1\r\nDBSIZE\r\nSET {o}1 i\r\nRANDOMKEY\r\nKEYS *\r\nSCAN 0 COUNT x\r\nEXEC\r\nGET {o}1\r\n",
+    b"FLUSHDB\r\nMULTI\r\nSELECT 1\r\nSET {o}1 j\r\nSELECT 2\r\nGET {o}1\r\nSELECT x\r\nSELECT 1\r\nDEL {o}1\r\nEXEC\r\nDEL {o}1\r\n",
+    b"WATCH {o}1\r\nSET {o}1 k\r\nMULTI\r\nFLUSHALL\r\nEXEC\r\nGET {o}1\r\n",
+    b"WATCH {o}1\r\nMULTI\r\nFLUSHALL\r\nSET {o}1 l\r\nEXEC\r\nGET {o}1\r\n",
+    b"MULTI\r\nPUBLISH a x\r\nSET {o}1 m\r\nSCRIPT EXISTS abc\r\nPUBLISH a x\r\nINCR {o}1\r\nCLIENT GETNAME\r\nEXEC\r\n",
+    b"MULTI\r\nSAVE\r\nEXEC\r\nMULTI\r\nSHUTDOWN\r\nEXEC\r\nMULTI\r\nPSYNC a b\r\nEXEC\r\nMULTI\r\nMONITOR\r\nDISCARD\r\n",
+    b"MULTI\r\nHELLO 3\r\nHGETALL {o}h\r\nGET {o}nothing\r\nHELLO 2\r\nGET {o}nothing\r\nEXEC\r\n",
+    b"SET {o}1 n\r\nMULTI\r\nGET {o}1\r\nCOPY {o}1 {o}1 DB 1\r\nMOVE {o}1 2\r\nGET {o}1\r\nFLUSHALL\r\nEXEC\r\n",
     b"HELLO 3\r\nMULTI\r\nHSET {o}h a 1\r\nHGETALL {o}h\r\nGET {o}nothing\r\nEXEC\r\nMULTI\r\nNONSENSE\r\nEXEC\r\n",
     // Subscriptions, which no reply may overtake.
     b"SUBSCRIBE a b a\r\nUNSUBSCRIBE a\r\nUNSUBSCRIBE\r\nUNSUBSCRIBE\r\nUNSUBSCRIBE a\r\n",
@@ -276,6 +285,12 @@ const ODD_BYTES: &[&[u8]] = &[
     b"MULTI\r\nSUBSCRIBE a b\r\nPUBLISH a x\r\nPUBLISH b y\r\nEXEC\r\nPING\r\n",
     b"MULTI\r\nUNSUBSCRIBE a\r\nSSUBSCRIBE a\r\nPUBSUB NUMSUB a b\r\nSET {o}1 1\r\nPUBLISH a x\r\nEXEC\r\n",
     b"MULTI\r\nPUBLISH a x\r\nGET\r\nEXEC\r\n",
+    // Invalidations of a client's own doing, each behind the reply.
+    b"HELLO 3\r\nCLIENT TRACKING ON\r\nGET {o}t\r\nSET {o}t 1\r\nSET {o}t 2\r\nGET {o}t\r\nMULTI\r\nINCR {o}t\r\nGET {o}t2\r\nEXEC\r\nDEL {o}t\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON OPTIN\r\nCLIENT CACHING YES\r\nMULTI\r\nGET {o}u\r\nEXEC\r\nGET {o}v\r\nMSET {o}u 1 {o}v 1\r\nGET {o}nothing\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON NOLOOP\r\nGET {o}w\r\nSET {o}w 1\r\nGET {o}w\r\nCLIENT TRACKING OFF\r\nSET {o}w 2\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON\r\nEVAL \"return redis.call('get', KEYS[1])\" 1 {o}x\r\nSET {o}x 1\r\nEVAL \"return 1\" 1 {o}x\r\nSET {o}x 2\r\n",
+    b"HELLO 3\r\nCLIENT TRACKING ON\r\nGET {o}y\r\nRESET\r\nSET {o}y 1\r\nCLIENT TRACKINGINFO\r\n",
     b"HELLO 3\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nPUBLISH b x\r\nGET nothing\r\nPUBSUB NUMSUB a b\r\nPUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n",
     b"HELLO 3\r\nPSUBSCRIBE a* b*\r\nSUBSCRIBE a\r\nMULTI\r\nPUBLISH a x\r\nPUBLISH a y\r\nEXEC\r\nPUBSUB NUMPAT\r\n",
     b"HELLO 3\r\nSSUBSCRIBE a\r\nSPUBLISH a x\r\nPUBLISH a y\r\nPUBSUB SHARDNUMSUB a\r\nPUBSUB SHARDCHANNELS\r\n",

@@ -4,6 +4,7 @@
 //! Whatever a program expects of the proxy it is first made to expect of a plain redis, so that no test is content with an answer
 //! that redis would not give.
 
+mod caching;
 mod cluster_mode;
 mod libraries;
 mod modules;

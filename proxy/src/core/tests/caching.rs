@@ -63,7 +63,9 @@ impl Rig {
 
     /// Hands the core some of what nodes said on every third connection or so; what came by second connections waits.
     fn answer_some(&mut self, most: usize, which: usize) {
-        for backend in self.nodes.keys().copied().filter(|backend| (*backend as usize + which) % 3 != 0).collect::<Vec<_>>() {
+        for backend in
+            self.nodes.keys().copied().filter(|backend| !(*backend as usize + which).is_multiple_of(3)).collect::<Vec<_>>()
+        {
             let Some(Connected { replies, .. }) = self.nodes.get_mut(&backend) else { continue };
             let bytes: Vec<u8> = replies.drain(..replies.len().min(most)).collect();
             let incarnation = self.core.backend_incarnation(backend);
