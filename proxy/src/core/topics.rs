@@ -233,7 +233,7 @@ impl Core {
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];
             let listens = matches!(backend.hold, Some(Hold::Subscriber | Hold::Broadcast))
-                || backend.tracked.as_ref().is_some_and(|tracked| tracked.listens());
+                || backend.tracked.as_ref().is_some_and(|tracked| tracked.is_to_be_asked());
             let listens = listens && backend.state == State::Up;
             if listens && backend.pending() == 0 && self.now_ms.saturating_sub(backend.pinged_ms) >= LISTENER_PING_MS {
                 backend.pinged_ms = self.now_ms;

@@ -85,6 +85,12 @@ impl Tracked {
         !self.keys.is_empty() || self.is_broadcast()
     }
 
+    /// Whether silence may mean that the node is gone. A connection with NOLOOP is not asked on: were the node's own table full, the
+    /// node would forget a key on that occasion, and take it for the connection's own doing.
+    pub(super) fn is_to_be_asked(&self) -> bool {
+        self.listens() && (self.owner.is_none() || self.is_broadcast())
+    }
+
     /// Whether the reply of this number may be of a value that has been invalidated already.
     fn may_be_stale(&self, reply: u64, key: &[u8]) -> bool {
         reply <= self.all_stale || self.stale.get(key).is_some_and(|last| reply <= *last)

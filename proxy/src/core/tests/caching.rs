@@ -537,3 +537,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn connections_that_only_listen_are_asked_whether_the_node_is_there_but_not_with_noloop() {
+    for (setup, is_asked) in [
+        ("CLIENT TRACKING ON", true),
+        ("CLIENT TRACKING ON BCAST", true),
+        ("CLIENT TRACKING ON BCAST NOLOOP", true),
+        ("CLIENT TRACKING ON NOLOOP", false),
+    ] {
+        let mut rig = Rig::new(&THREE);
+        rig.client_that(&["HELLO 3", setup, "GET k"]);
+        rig.pass(crate::limits::LISTENER_PING_MS);
+        rig.settle();
+        assert_eq!(rig.nodes.values().any(|node| node.seen.iter().any(|name| name == "ping")), is_asked, "{setup}");
+    }
+}
