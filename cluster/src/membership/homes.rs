@@ -172,6 +172,19 @@ impl Homes {
         any
     }
 
+    /// Later maps may have been lost, and some may route by them until they see the next: nothing is known of what anybody has lost.
+    pub(super) fn distrust(&mut self, map: &NodeMap) {
+        self.up = up(map);
+        if !self.current.is_of(map) {
+            self.current = Assigned::of(map, self.assign);
+        }
+        for (index, (name, _)) in self.current.nodes.iter().enumerate().filter(|(_, (name, _))| self.up.contains(name)) {
+            let foreign = self.nodes.entry(name.clone()).or_default();
+            foreign.fill(&self.current.homes, index as u16);
+            foreign.again = true;
+        }
+    }
+
     /// Finds the nodes that this map would give slots back whose keys they may still have, but for those that it does not show up:
     /// they are emptied before they are.
     pub(super) fn propose(&mut self, map: &NodeMap) -> BTreeSet<String> {

@@ -99,7 +99,7 @@ pub(crate) struct Book {
     forgotten: Vec<String>,
     /// The list of confirmations that was asked for, and when.
     listing: Option<(RequestId, u64)>,
-    next_listing_ms: u64,
+    listed_at_ms: u64,
     next_orders_ms: u64,
     /// Names of nodes that the next map may show otherwise.
     pending: BTreeMap<String, Pending>,
@@ -240,7 +240,7 @@ impl Membership {
                 proxies: Proxies::default(),
                 forgotten: Vec::new(),
                 listing: None,
-                next_listing_ms: 0,
+                listed_at_ms: 0,
                 next_orders_ms: 0,
                 pending: BTreeMap::new(),
                 rewrite: false,
@@ -510,7 +510,11 @@ impl Membership {
         let same = stored == self.book.base_epoch && map.len() == self.book.base.len();
         let remembered = self.remember(map, stored);
         let from_memory = !remembered && !same && !self.book.base.is_empty();
-        self.resume_homes(rehomed.filter(|_| !from_memory), now);
+        if from_memory && self.book.options.guest_databases {
+            self.book.homes.distrust(&self.book.base);
+        } else {
+            self.resume_homes(rehomed, now);
+        }
         self.book.proxies.begin(now.mono_ms, self.book.options.proxy_grace_ms);
         self.book.listing = None;
         // There was a later map, which is gone from here and from there: what it said of the nodes is not known.

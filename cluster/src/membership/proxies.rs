@@ -68,9 +68,9 @@ impl Proxies {
     /// Whether all proxies route by the map of this epoch, or a later one: by their word, or because the map has been published
     /// (at `since_ms`) for as long as the grace period.
     pub(super) fn confirm(&self, epoch: Epoch, since_ms: u64, now_ms: u64, grace_ms: u64) -> bool {
-        let is_complete = now_ms >= self.complete_at_ms && self.listed_at_ms.is_some_and(|asked_ms| asked_ms >= since_ms);
-        is_complete && self.seen.values().all(|seen| seen.confirmation.epoch >= epoch)
-            || now_ms >= since_ms.saturating_add(grace_ms).max(self.complete_at_ms)
+        let is_known = now_ms >= self.complete_at_ms && self.listed_at_ms.is_some_and(|asked_ms| asked_ms >= since_ms);
+        let all_have = self.seen.values().all(|seen| seen.confirmation.epoch >= epoch);
+        is_known && (all_have || now_ms >= since_ms.saturating_add(grace_ms))
     }
 }
 

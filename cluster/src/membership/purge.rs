@@ -113,14 +113,14 @@ impl Membership {
     }
 
     fn list_proxies(&mut self, now: Now) {
-        if self.book.listing.is_some() || now.mono_ms < self.book.next_listing_ms {
-            return;
-        }
         let is_waited_for = self.book.homes.unpurged().next().is_some();
         let pause_ms = if is_waited_for { self.book.options.proxies_interval_ms } else { PROXIES_IDLE_INTERVAL_MS };
+        if self.book.listing.is_some() || now.mono_ms < self.book.listed_at_ms + pause_ms {
+            return;
+        }
         let request = self.book.id();
         self.book.listing = Some((request, now.mono_ms));
-        self.book.next_listing_ms = now.mono_ms + pause_ms;
+        self.book.listed_at_ms = now.mono_ms;
         self.book.push(Action::ReadProxies { request });
     }
 

@@ -30,7 +30,8 @@ struct Waiting {
 impl Membership {
     /// An operator says a wish, perhaps not for the first time.
     pub(super) fn wished(&mut self, id: String, name: &str, wish: Wish, now: Now) {
-        if self.lease.role != Role::Leading || id.len() > WISH_ID_LEN_MAX {
+        // Another may lead by now, and hears it too.
+        if self.lease.role != Role::Leading || now.mono_ms >= self.lease.until_ms || id.len() > WISH_ID_LEN_MAX {
             return;
         }
         if let Some(waiting) = self.wishes.waiting.iter_mut().find(|waiting| waiting.id == id) {
@@ -87,7 +88,7 @@ impl Membership {
             self.wishes.waiting.clear();
             return;
         }
-        if self.wishes.waiting.is_empty() {
+        if self.wishes.waiting.is_empty() || now.mono_ms >= self.lease.until_ms {
             return;
         }
         let waiting = std::mem::take(&mut self.wishes.waiting);

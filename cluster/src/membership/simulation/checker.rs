@@ -35,6 +35,8 @@ pub(super) struct Counts {
     pub(super) lost_maps: usize,
     /// Reads of clients that were judged.
     pub(super) reads: usize,
+    /// Purges carried out.
+    pub(super) purges: usize,
 }
 
 /// What readers may hold: the greatest epoch that was ever published, and what its map says.
@@ -88,7 +90,9 @@ impl Checker {
     /// A process flushed.
     pub(super) fn flushed(&mut self, run_id: &str, scope: Scope, now_ms: u64) {
         let process = self.processes.entry(run_id.to_owned()).or_default();
-        process.guests_flushed_at_ms = Some(now_ms);
+        if !matches!(scope, Scope::Clients | Scope::ClientsButCoordination) {
+            process.guests_flushed_at_ms = Some(now_ms);
+        }
         if scope == Scope::All {
             process.emptied_at_ms = Some(now_ms);
             self.counts.flushes += 1;
@@ -225,10 +229,11 @@ fn same_but_for_pings(one: &NodeMap, other: &NodeMap) -> bool {
 
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        let Counts { writes, flushes, lost_maps, reads } = other;
+        let Counts { writes, flushes, lost_maps, reads, purges } = other;
         self.writes += writes;
         self.flushes += flushes;
         self.lost_maps += lost_maps;
         self.reads += reads;
+        self.purges += purges;
     }
 }

@@ -54,6 +54,7 @@ fn simulation_holds_under_every_seed() {
     at_least(sum.writes, 5);
     at_least(sum.flushes, 4);
     at_least(sum.reads, 100);
+    at_least(sum.purges, 2);
     assert!((sum.lost_maps as u64) < seeds / 4);
 }
 

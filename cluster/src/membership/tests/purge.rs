@@ -53,7 +53,8 @@ impl Rig {
 
 #[test]
 fn nodes_that_lost_slots_are_told_to_purge_once_all_proxies_have_confirmed() {
-    let mut rig = rig(&["a", "b", "c"]);
+    let mut rig = Rig::with(Options { purge_after_ms: 2_000, ..options() }, &["a", "b", "c"]);
+    rig.live(GRACE_MS + 1_000);
     // The first two were there when others came, and lost slots to them.
     assert_eq!(rig.orders.keys().collect::<Vec<_>>(), ["a", "b"]);
     rig.purged("a");
@@ -66,7 +67,7 @@ fn nodes_that_lost_slots_are_told_to_purge_once_all_proxies_have_confirmed() {
     let changed = rig.stored.1.unwrap();
     assert_eq!(rig.rehomed, Some(changed));
     // Proxy p lives, but routes by an older map.
-    for beat in 0..12 {
+    for beat in 0..8 {
         rig.proxies.insert("p".to_owned(), Confirmation { epoch: changed - 1, beat, least: changed - 1 });
         rig.wait(1_000);
         ["a", "b", "c"].iter().for_each(|name| rig.announce(name));

@@ -88,7 +88,9 @@ impl World {
             Action::ReadMap { request } => self.ask(number, request, Request::Read { request }),
             Action::Write(write) => self.ask(number, write.request, Request::Write(write)),
             Action::Release { token } => self.ask(number, 0, Request::Release { token }),
-            Action::ReadProxies { .. } | Action::DropProxies { .. } | Action::OrderPurge { .. } => {}
+            Action::ReadProxies { request } => self.ask(number, request, Request::ReadProxies { request }),
+            Action::DropProxies { ids } => self.ask(number, 0, Request::DropProxies { ids }),
+            Action::OrderPurge { token, orders, .. } => self.ask(number, 0, Request::OrderPurge { token, orders }),
             Action::Answer { .. } | Action::Notice(_) => {}
         }
     }

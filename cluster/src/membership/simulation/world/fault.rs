@@ -23,7 +23,8 @@ impl World {
         let mut one_of = |count: usize| self.random.below(count as u64) as usize;
         let (number, node, proxy) = (one_of(self.coordinators.len()), one_of(self.nodes.len()), one_of(self.proxies.len()));
         let loses_memory = self.profile != Profile::WrongClocks;
-        match self.random.below(20) {
+        match self.random.below(24) {
+            20..=23 if self.profile != Profile::ControlOnly => self.operate(node, until_ms),
             0..=5 if self.profile == Profile::ControlOnly => {}
             0 | 1 => self.kill(node, until_ms),
             2 => {
@@ -149,6 +150,7 @@ impl World {
             proxy.cut_from_node_until_ms.fill(0);
         }
         self.master.hung_until_ms = 0;
+        self.let_all_be_up();
     }
 }
 

@@ -1,10 +1,10 @@
 //! The master: a hash, an epoch and a lease, and connections to it.
 
-use std::rc::Rc;
+use std::{collections::BTreeMap, rc::Rc};
 
 use super::{MASTER_TIMEOUT_MS, What, World, shown};
 use crate::{
-    contract::{Epoch, NodeMap},
+    contract::{Confirmation, Epoch, NodeMap},
     membership::simulation::checker::Stored,
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
@@ -17,6 +17,10 @@ pub(super) struct Master {
     pub(super) hash: NodeMap,
     pub(super) epoch: Option<Epoch>,
     pub(super) rehomed: Option<Epoch>,
+    /// What proxies confirm.
+    pub(super) proxies: BTreeMap<String, Confirmation>,
+    /// Orders to purge, by node name.
+    pub(super) orders: BTreeMap<String, Epoch>,
 }
 
 #[derive(Debug, Clone)]
@@ -24,12 +28,25 @@ pub(super) enum Request {
     Lease { request: RequestId, instance: String, term: u64, ttl_ms: u64 },
     Read { request: RequestId },
     Write(MapWrite),
+    ReadProxies { request: RequestId },
+    DropProxies { ids: Vec<String> },
+    OrderPurge { token: String, orders: Vec<(String, Epoch)> },
     Release { token: String },
 }
 
 impl Master {
     pub(super) fn new() -> Self {
-        Master { up: true, process: 1, hung_until_ms: 0, lease: None, hash: NodeMap::new(), epoch: None, rehomed: None }
+        Master {
+            up: true,
+            process: 1,
+            hung_until_ms: 0,
+            lease: None,
+            hash: NodeMap::new(),
+            epoch: None,
+            rehomed: None,
+            proxies: BTreeMap::new(),
+            orders: BTreeMap::new(),
+        }
     }
 
     pub(super) fn stored(&self) -> Stored<'_> {
@@ -38,9 +55,7 @@ impl Master {
 
     /// It dies, and loses everything.
     pub(super) fn die(&mut self) {
-        self.up = false;
-        self.process += 1;
-        (self.lease, self.hash, self.epoch, self.rehomed) = (None, NodeMap::new(), None, None);
+        *self = Master { up: false, process: self.process + 1, hung_until_ms: self.hung_until_ms, ..Master::new() };
     }
 }
 
@@ -81,7 +96,10 @@ impl World {
         let (now_ms, process) = (self.now_ms, self.master.process);
         let coordinator = &mut self.coordinators[number];
         let Some(connection) = coordinator.master else { return };
-        coordinator.asked.insert(id);
+        // Nobody waits for an answer to what has no number.
+        if id > 0 {
+            coordinator.asked.insert(id);
+        }
         coordinator.last_to_master_ms = coordinator.last_to_master_ms.max(now_ms + latency);
         let at_ms = coordinator.last_to_master_ms;
         self.after(at_ms, number, What::AtMaster { connection, process, request });
@@ -139,6 +157,14 @@ impl World {
                 };
                 (request, Event::Wrote { request, answer })
             }
+            Request::ReadProxies { request } => (request, Event::ProxiesRead { request, proxies: self.master.proxies.clone() }),
+            Request::DropProxies { ids } => return ids.iter().for_each(|id| _ = self.master.proxies.remove(id)),
+            Request::OrderPurge { token, orders } => {
+                if holder == Some(token) {
+                    self.master.orders.extend(orders);
+                }
+                return;
+            }
             Request::Release { token } => {
                 if holder == Some(token) {
                     self.master.lease = None;
@@ -171,10 +197,11 @@ impl World {
         let lost_maps = self.checker.counts.lost_maps;
         let outcome = self.checker.wrote(&write, author, self.master.stored(), &hash, self.now_ms);
         self.check(outcome);
-        // A lasting change gives keys new homes, where old values of theirs may have stayed behind: nobody purges them in this world.
-        let rehomed = !write.map.keys().eq(self.master.hash.keys());
-        if self.checker.counts.lost_maps > lost_maps || rehomed {
+        if self.checker.counts.lost_maps > lost_maps {
             self.reads.begin_anew(self.now_ms);
+        }
+        if write.rehomed == write.epoch {
+            self.rehomed_at_ms = self.now_ms;
         }
         self.master.hash = hash;
         self.master.epoch = Some(write.epoch);

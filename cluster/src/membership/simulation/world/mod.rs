@@ -4,7 +4,9 @@ mod coordinator;
 mod fault;
 mod master;
 mod node;
+mod operator;
 mod proxy;
+mod purge;
 mod queue;
 mod shown;
 
@@ -19,7 +21,10 @@ use super::{
     random::Random,
     reads::{Reads, Seq},
 };
-use crate::membership::{Event, LinkId, Now, Options, RequestId};
+use crate::{
+    contract::{Epoch, Wish},
+    membership::{Event, LinkId, Now, Options, RequestId},
+};
 
 /// How many there are of each.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +104,9 @@ enum What {
     LinkReset { link: LinkId },
     Announce { node: usize },
     Restart { node: usize },
+    Wish { node: usize, wish: Wish },
+    PurgeLooks { node: usize, run_id: String, order: Epoch, key: usize },
+    PurgeRemoves { node: usize, run_id: String, order: Epoch, key: usize },
     MasterStarts,
     CoordinatorStarts,
     ProxyHears { proxy: usize, life: u64, bulletin: Bulletin },
@@ -143,6 +151,8 @@ pub(super) struct World {
     master: Master,
     checker: Checker,
     reads: Reads,
+    /// When a map was last published that gave keys new homes.
+    rehomed_at_ms: u64,
     violation: Option<Violation>,
     log: Vec<String>,
     logging: bool,
@@ -179,6 +189,7 @@ impl World {
             master: Master::new(),
             checker: Checker::new(options().settle_ms),
             reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
+            rehomed_at_ms: 0,
             violation: None,
             log: Vec::new(),
             logging,
@@ -240,7 +251,8 @@ impl World {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        Counts { reads: self.reads.judged, ..self.checker.counts }
+        let purges = self.nodes.iter().map(|node| node.purges).sum();
+        Counts { reads: self.reads.judged, purges, ..self.checker.counts }
     }
 
     /// What happened, a line each.
@@ -330,6 +342,9 @@ impl World {
             What::LinkReset { link } => self.link_reset(number, link),
             What::Announce { node } => self.announce(node),
             What::Restart { node } => self.restart(node),
+            What::Wish { node, wish } => self.wish(node, wish),
+            What::PurgeLooks { node, run_id, order, key } => self.purge_looks(node, run_id, order, key),
+            What::PurgeRemoves { node, run_id, order, key } => self.purge_removes(node, &run_id, order, key),
             What::MasterStarts => {
                 self.note(|| "master starts".to_owned());
                 self.master.up = true;

@@ -4,7 +4,7 @@ use serde_json::Map;
 
 use super::{What, World, proxy::Store};
 use crate::{
-    contract::{AgentBusMessage, Announcement, Endpoint},
+    contract::{AgentBusMessage, Announcement, Endpoint, Epoch},
     membership::{Event, FlushId, LinkId, Loss, Scope, Server},
 };
 
@@ -15,6 +15,11 @@ pub(super) struct Node {
     pub(super) cut_until_ms: Vec<u64>,
     pub(super) silent_until_ms: u64,
     pub(super) store: Store,
+    /// The last order to purge that was carried out, and on which process.
+    pub(super) purged: Option<(String, Epoch)>,
+    /// The one that is being carried out.
+    pub(super) purging: Option<(String, Epoch)>,
+    pub(super) purges: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -32,6 +37,9 @@ impl Node {
             cut_until_ms: vec![0; coordinators],
             silent_until_ms: 0,
             store: Store::default(),
+            purged: None,
+            purging: None,
+            purges: 0,
         }
     }
 }
@@ -129,6 +137,7 @@ impl World {
         if !self.master.up || self.master.hung_until_ms.max(*silent_until_ms).max(*paused_until_ms) > self.now_ms {
             return;
         }
+        let purged = self.nodes[node].purged.as_ref().filter(|(of, _)| of == run_id).map(|(_, order)| *order);
         let (host, port) = name.split_once(':').expect("host:port");
         let announcement = Announcement {
             config: Endpoint::new(host, port.parse().expect("a port")),
@@ -137,10 +146,11 @@ impl World {
             // Old agents do not say.
             run_id: (node != 0).then(|| run_id.clone()),
             version: None,
-            purged: None,
+            purged,
             other: Map::new(),
         };
         self.say(&AgentBusMessage::NodeUp { node: announcement });
+        self.obey(node);
     }
 
     pub(super) fn say(&mut self, message: &AgentBusMessage) {

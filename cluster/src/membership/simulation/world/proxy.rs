@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 use super::{Profile, SLOTS, What, World, homes, options};
 use crate::{
     client::held::Held,
-    contract::{Epoch, Node, NodeMap},
+    contract::{Confirmation, Epoch, Node, NodeMap},
     membership::{
         Scope,
         simulation::reads::{Began, Ending, KEYS, Place, Places, Seq},
@@ -16,6 +16,10 @@ use crate::{
 const ANSWER_TIMEOUT_MS: u64 = 300;
 /// A proxy reads the map although nothing was said.
 const READ_EVERY_MS: u64 = 400;
+
+/// See [`crate::contract::CONFIRM_EVERY_MS`]; it confirms whenever it reads.
+const OUT_OF_TOUCH_MS: u64 = 2 * READ_EVERY_MS;
+const TELL_BEFORE_MS: u64 = 3_000;
 
 /// A published map, on its way.
 pub(super) type Bulletin = Rc<(Epoch, NodeMap)>;
@@ -31,6 +35,11 @@ pub(super) struct Proxy {
     pub(super) cut_from_node_until_ms: Vec<u64>,
     /// The processes that connections lead to.
     links: Vec<Option<String>>,
+    beat: u64,
+    /// What was last confirmed, and when.
+    said: Option<(Epoch, u64)>,
+    /// What had been confirmed before it was out of touch, and until when that is told.
+    before: Option<(Epoch, u64)>,
 }
 
 /// What a node's redis holds of clients' keys.
@@ -44,8 +53,13 @@ impl Store {
     pub(super) fn flush(&mut self, scope: Scope) {
         match scope {
             Scope::Guests | Scope::GuestsButCoordination => self.guests = Default::default(),
+            Scope::Clients | Scope::ClientsButCoordination => self.own = Default::default(),
             _ => *self = Store::default(),
         }
+    }
+
+    pub(super) fn remove(&mut self, key: usize) {
+        self.own[key] = 0;
     }
 
     fn slot(&mut self, key: usize, guest: bool) -> &mut Seq {
@@ -92,6 +106,9 @@ impl Proxy {
             cut_from_master_until_ms: 0,
             cut_from_node_until_ms: vec![0; nodes],
             links: vec![None; nodes],
+            beat: 0,
+            said: None,
+            before: None,
         }
     }
 
@@ -131,9 +148,10 @@ impl World {
         if !reader.running || !self.master.up || held_ms > self.now_ms {
             return;
         }
+        self.confirm(proxy);
         // What it holds already is not sent again; it makes no difference.
         if let Some(epoch) = self.master.epoch
-            && epoch != reader.held.epoch()
+            && epoch != self.proxies[proxy].held.epoch()
         {
             let bulletin = Rc::new((epoch, self.master.hash.clone()));
             self.bring(proxy, bulletin);
@@ -159,6 +177,36 @@ impl World {
         self.check(outcome);
         self.look(proxy);
         self.note(|| format!("p{proxy} goes by {}", after.0));
+        self.confirm(proxy);
+    }
+
+    /// Says by which map it routes, unless something that was sent by an earlier one has not been answered.
+    fn confirm(&mut self, proxy: usize) {
+        let epoch = self.proxies[proxy].held.epoch();
+        let is_of_earlier = |asked: &Asked| asked.proxy == proxy && (1..epoch).contains(&asked.epoch);
+        let reader = &mut self.proxies[proxy];
+        // A master that cannot be reached is not told.
+        let held_ms = reader.cut_from_master_until_ms.max(reader.paused_until_ms).max(self.master.hung_until_ms);
+        let unsettled = self.clients.asked.values().any(is_of_earlier);
+        if epoch == 0 || !self.master.up || held_ms > self.now_ms || !reader.running || (unsettled && reader.said.is_none()) {
+            return;
+        }
+        let epoch = match reader.said {
+            Some((said, _)) if unsettled => said,
+            _ => epoch,
+        };
+        if let Some((said, at_ms)) = reader.said
+            && self.now_ms > at_ms + OUT_OF_TOUCH_MS
+        {
+            let least = reader.before.map_or(said, |(before, _)| before.min(said));
+            reader.before = Some((least, self.now_ms + TELL_BEFORE_MS));
+        }
+        reader.before = reader.before.filter(|(_, until_ms)| self.now_ms < *until_ms);
+        let least = reader.before.map_or(epoch, |(before, _)| before);
+        reader.beat += 1;
+        reader.said = Some((epoch, self.now_ms));
+        let confirmation = Confirmation { epoch, beat: reader.beat, least };
+        self.master.proxies.insert(format!("p{proxy}.{}", reader.life), confirmation);
     }
 
     fn look(&mut self, proxy: usize) {
@@ -266,6 +314,12 @@ impl World {
     /// A connection of a proxy to a node's process of now, if there can be one.
     fn link(&mut self, proxy: usize, node: usize) -> bool {
         let (Some(there), now_ms) = (self.nodes.get(node), self.now_ms) else { return false };
+        // Only to the process that the map speaks of.
+        let meant = self.proxies[proxy].held.map().get(&there.name).and_then(|node| node.run_id.clone());
+        if meant.is_some() && meant != there.run_id {
+            self.proxies[proxy].links[node] = None;
+            return false;
+        }
         let link = &mut self.proxies[proxy].links[node];
         if link.is_none() || *link != there.run_id {
             let reachable = self.proxies[proxy].cut_from_node_until_ms[node] <= now_ms;
@@ -314,7 +368,9 @@ impl World {
                 let outcome = self.reads.read_ends(key, began, value, self.now_ms);
                 self.check(outcome);
             }
-            Op::Write { key, seq, .. } if self.strays(epoch) => self.write_ends(key, seq, Ending::Strayed),
+            Op::Write { key, seq, .. } if self.strays(epoch) && !self.is_purged_later(node, key) => {
+                self.write_ends(key, seq, Ending::Strayed);
+            }
             Op::Write { key, seq, .. } => self.write_ends(key, seq, Ending::Done),
             Op::Flush { began } => (0..KEYS).for_each(|key| self.reads.flush_ends(key, began[key])),
         }
@@ -325,6 +381,15 @@ impl World {
     fn strays(&self, epoch: Epoch) -> bool {
         let (published, at_ms) = self.checker.published();
         epoch != published && self.now_ms > at_ms + options().settle_ms
+    }
+
+    /// What was written there by an older map must not turn up again: the node is to be purged of the key, and not before proxies have
+    /// confirmed that it lost it, or their grace period has passed.
+    fn is_purged_later(&self, node: usize, key: usize) -> bool {
+        let name = &self.nodes[node].name;
+        let is_up = self.master.hash.get(name).is_some_and(|node| node.up);
+        let graced = self.now_ms >= self.rehomed_at_ms + options().proxy_grace_ms;
+        is_up && !graced && home(&self.master.hash, key) != Some(name)
     }
 
     fn write_ends(&mut self, key: usize, seq: Seq, ending: Ending) {
@@ -349,6 +414,18 @@ fn node_number(name: &str) -> Option<usize> {
     name.strip_prefix('n')?.split_once(':')?.0.parse().ok()
 }
 
+/// The key's home by this map.
+pub(super) fn home(map: &NodeMap, key: usize) -> Option<&String> {
+    let names: Vec<_> = map.keys().collect();
+    let nodes: Vec<_> = map.values().map(|node| (node.name.as_str(), node.weight)).collect();
+    let home = homes(&nodes).get(slot(key)).copied();
+    home.and_then(|home| names.get(usize::from(home)).copied())
+}
+
+fn slot(key: usize) -> usize {
+    key * SLOTS as usize / KEYS
+}
+
 /// Where a map's readers look for each key. Follows from which nodes are there, which are up, and their weights.
 fn places(map: &NodeMap) -> Places {
     type Shape = Vec<(String, bool, u64)>;
@@ -367,7 +444,7 @@ fn places(map: &NodeMap) -> Places {
             };
             let (homes, holders) = (owners(false), owners(true));
             std::array::from_fn(|key| {
-                let slot = key * SLOTS as usize / KEYS;
+                let slot = slot(key);
                 let holder = holders.get(slot)?;
                 Some((u8::try_from(node_number(holder)?).ok()?, homes[slot] != *holder))
             })
