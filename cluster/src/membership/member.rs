@@ -722,6 +722,13 @@ impl Member {
         book.push(Action::Flush { name: self.name.clone(), link, flush: id, scope });
     }
 
+    /// It was emptied, or is being, before readers had left the maps of those who knew it before us.
+    pub(super) fn join_anew(&mut self, now: Now) {
+        self.drop_flush();
+        self.listed = false;
+        self.standing = Standing::Down { since_ms: now.mono_ms, cause: Cause::NotYetUp };
+    }
+
     fn clear_failed(&mut self, reason: String, now: Now, book: &mut Book) {
         self.clear_at_ms = now.mono_ms + CLEAR_PAUSE_MS;
         book.notice(Notice::ClearFailed { name: self.name.clone(), reason });

@@ -569,7 +569,9 @@ impl Membership {
     fn written(&mut self, writing: Writing, now: Now) {
         let Writing { epoch, map, changes, .. } = writing;
         let book = &mut self.book;
-        if std::mem::take(&mut book.rewrite) {
+        // Readers take no empty map, so this is the first that they see of ours; what was emptied before they did may be in use.
+        let is_first = book.base.is_empty() && !map.is_empty();
+        if std::mem::take(&mut book.rewrite) || is_first {
             book.rewritten_at_ms = now.mono_ms;
         }
         book.touched = true;
@@ -582,6 +584,9 @@ impl Membership {
             };
             if let Some(node) = map.get(name) {
                 member.published_change_unix_ms = node.state_change_time;
+            }
+            if is_first && published == Published::Absent {
+                member.join_anew(now);
             }
             if published != member.published {
                 member.published = published;

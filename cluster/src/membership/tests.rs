@@ -97,6 +97,9 @@ impl Rig {
     fn join(&mut self, name: &str) {
         self.announce(name);
         self.open(name, &format!("{name}1"));
+        if !self.flushes.contains_key(name) {
+            self.wait(options_settled());
+        }
         self.flushed(name);
         assert!(self.shown_up(name), "{name}");
     }

@@ -20,6 +20,7 @@ pub(super) struct Coordinator {
     pub(super) ticks: u64,
     /// Messages on one connection arrive in their order.
     pub(super) last_to_master_ms: u64,
+    pub(super) last_to_node_ms: HashMap<LinkId, u64>,
 }
 
 impl World {
@@ -39,6 +40,7 @@ impl World {
             links: HashMap::new(),
             ticks: 0,
             last_to_master_ms: 0,
+            last_to_node_ms: HashMap::new(),
         }
     }
 

@@ -92,6 +92,9 @@ impl World {
     pub(super) fn tell(&mut self, number: usize, link: LinkId, command: Command) {
         let Some((node, run_id)) = self.coordinators[number].links.get(&link).cloned() else { return };
         let at_ms = self.now_ms + self.latency();
+        let last_ms = self.coordinators[number].last_to_node_ms.entry(link).or_default();
+        *last_ms = at_ms.max(*last_ms);
+        let at_ms = *last_ms;
         self.after(at_ms, number, What::AtNode { node, link, run_id, command });
     }
 
