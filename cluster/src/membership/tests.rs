@@ -294,6 +294,25 @@ fn a_node_is_shown_up_when_its_flush_is_acknowledged_and_not_before() {
     assert_eq!(shown.version.as_deref(), Some("7.0.15"));
 }
 
+/// Readers take no empty map: so they may have used it by the map of one whose memory is lost.
+#[test]
+fn a_node_that_was_emptied_before_the_first_map_is_emptied_again() {
+    let mut rig = Rig::with(options(), &[]);
+    for name in ["a", "b"] {
+        rig.announce(name);
+        rig.open(name, &format!("{name}1"));
+    }
+    let (first, _) = rig.flushes["b"];
+    rig.flushed("a");
+    assert!(rig.shown_up("a"));
+    rig.step(Event::Flushed { name: "b".to_owned(), flush: first });
+    assert!(!rig.stored.0.contains_key("b"));
+    rig.wait(options_settled());
+    assert_ne!(rig.flushes["b"].0, first);
+    rig.flushed("b");
+    assert!(rig.shown_up("b"));
+}
+
 #[test]
 fn a_node_that_cannot_be_emptied_stays_out_and_is_tried_with_growing_pauses() {
     let mut rig = Rig::with(options(), &[]);

@@ -246,3 +246,21 @@ fn old_placements_have_no_slots_to_purge() {
     rig.live(20_000);
     assert!(rig.orders.is_empty() && rig.flushes.is_empty() && rig.proxies.contains_key("p"));
 }
+
+#[test]
+fn a_map_that_is_written_back_from_memory_vouches_for_nothing() {
+    let mut rig = rig(&["a", "b"]);
+    rig.purged("a");
+    rig.weigh(3.0);
+    rig.live(20_000);
+    rig.purged("b");
+    rig.orders.clear();
+    // Another may have led meanwhile, and changed homes; the master has forgotten that too.
+    rig.step(Event::MasterDown { reason: "reset".to_owned() });
+    (rig.stored, rig.rehomed) = ((NodeMap::new(), None), None);
+    rig.connect_master();
+    let written_back = rig.stored.1.unwrap();
+    rig.live(25_000);
+    assert_eq!(rig.orders.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert!(rig.orders.values().all(|order| *order >= written_back), "{:?}", rig.orders);
+}
