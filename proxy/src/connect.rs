@@ -9,10 +9,12 @@ use tokio::{
 };
 use vrc_cluster::{
     contract::Endpoint,
-    resp::{Proto, ReplyFramer, encode},
+    resp::{Proto, ReplyFramer, encode, parse_integer},
 };
 
 use crate::core::{Lane, TrackingOptions};
+
+const CLIENT_ID: &str = "CLIENT ID";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) stream: TcpStream,
     /// The second connection that invalidations come by, where they cannot come by the first.
     pub(crate) feed: Option<TcpStream>,
+    /// By which number the node knows the connection, if it was asked and said so.
+    pub(crate) client_id: Option<u64>,
     /// What INFO says of the process, if it was asked.
     pub(crate) info: Option<Vec<u8>>,
 }
@@ -95,16 +99,22 @@ pub(crate) async fn ask(
 async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions>, asks: bool) -> Result<Opened, ConnectError> {
     let mut commands = set_up(endpoint, lane);
     let mut feed = None;
+    let id_at = commands.len();
+    if tracking.is_none() {
+        commands.push((CLIENT_ID, words(&["CLIENT", "ID"])));
+    }
     if let Some(options) = tracking {
         let mut args = words(&["CLIENT", "TRACKING", "ON"]);
         if lane.proto == Proto::Resp2 || (options.noloop && options.broadcast.is_some()) {
             // RESP2 has no pushes, and the session of the other sort may turn to RESP2.
             let mut commands = set_up(endpoint, Lane::new(Proto::Resp3, 0, false));
-            commands.push(("CLIENT ID", words(&["CLIENT", "ID"])));
-            let (stream, id) = open_one(endpoint, commands).await?;
+            commands.push((CLIENT_ID, words(&["CLIENT", "ID"])));
+            let (stream, replies) = open_one(endpoint, commands).await?;
+            let id =
+                client_id(replies.last()).ok_or(ConnectError::Refused { command: CLIENT_ID, error: "no number".to_owned() })?;
             feed = Some(stream);
             args.push(b"REDIRECT".to_vec());
-            args.push(id.trim_ascii_end().strip_prefix(b":").unwrap_or_default().to_vec());
+            args.push(id.to_string().into_bytes());
         }
         if options.noloop {
             args.push(b"NOLOOP".to_vec());
@@ -118,15 +128,22 @@ async fn open(endpoint: &Endpoint, lane: Lane, tracking: Option<&TrackingOptions
     if asks {
         commands.push(("INFO", words(&["INFO", "server"])));
     }
-    let (stream, last) = open_one(endpoint, commands).await?;
-    Ok(Opened { stream, feed, info: asks.then_some(last) })
+    let (stream, mut replies) = open_one(endpoint, commands).await?;
+    let client_id = if tracking.is_none() { client_id(replies.get(id_at)) } else { None };
+    Ok(Opened { stream, feed, client_id, info: if asks { replies.pop() } else { None } })
 }
 
-/// Opens a connection on which these commands are not refused. Returns the last one's reply with it.
+/// What CLIENT ID answered.
+fn client_id(reply: Option<&Vec<u8>>) -> Option<u64> {
+    parse_integer(reply?.trim_ascii_end().strip_prefix(b":")?).and_then(|id| u64::try_from(id).ok())
+}
+
+/// Opens a connection on which these commands are not refused, but for CLIENT ID, which is of use but not needed. Returns their replies
+/// with it.
 async fn open_one(
     endpoint: &Endpoint,
     commands: Vec<(&'static str, Vec<Vec<u8>>)>,
-) -> Result<(TcpStream, Vec<u8>), ConnectError> {
+) -> Result<(TcpStream, Vec<Vec<u8>>), ConnectError> {
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.set_nodelay(true)?;
     let mut request = Vec::new();
@@ -137,15 +154,16 @@ async fn open_one(
     // Nothing else has been asked, so nothing behind these replies can be read too early. Where keys are told of that nobody has read,
     // that may come at once: whoever listens is told of all keys when the connection stands.
     let mut input = Vec::new();
-    let mut last = Vec::new();
+    let mut replies = Vec::new();
     for (command, _) in commands {
-        last = reply(&mut stream, &mut input).await?;
-        if last[0] == b'-' {
-            let error = String::from_utf8_lossy(&last[1..]).trim_end().to_owned();
+        let reply = reply(&mut stream, &mut input).await?;
+        if reply[0] == b'-' && command != CLIENT_ID {
+            let error = String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
             return Err(ConnectError::Refused { command, error });
         }
+        replies.push(reply);
     }
-    Ok((stream, last))
+    Ok((stream, replies))
 }
 
 fn words(args: &[&str]) -> Vec<Vec<u8>> {

@@ -32,7 +32,8 @@ use vrc_cluster::{
 use crate::{
     connect::{ConnectError, ask, connect},
     core::{
-        ClientFilter, Core, Effect, Lane, Peer, RedirectTarget, Redirected, SessionId, Settings, TrackingOptions, TrackingRequest,
+        Core, Effect, Lane, Order, Outcome, Peer, RedirectTarget, Redirected, SessionId, Settings, TrackingOptions,
+        TrackingRequest,
     },
     limits::{GATHER_MS, LEARN_BYTES_MAX, READ_BYTES, TICK_MS},
     socket::{Reader, Socket, StdSocket, Writer},
@@ -47,8 +48,8 @@ pub(crate) enum Control {
     Accept { socket: StdSocket, peer: Peer, id: u64 },
     /// The shared topology was swapped: look at it also if no client says anything.
     TopologyChanged,
-    /// Tell this worker's lines of `CLIENT LIST`.
-    ListClients { filter: ClientFilter, reply: oneshot::Sender<Vec<(u64, String)>> },
+    /// Carry out what some worker's client has ordered, and say what came of it.
+    Order { order: Arc<Order>, reply: oneshot::Sender<Outcome> },
     /// Tell whether a client is this worker's.
     FindClient { client: u64, reply: oneshot::Sender<Option<SessionId>> },
     /// An invalidation for a client of this worker, from one of another.
@@ -156,9 +157,12 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
                 worker.follow_topology(&mut worker.core.borrow_mut());
                 worker.want_flush();
             }
-            Control::ListClients { filter, reply } => {
+            Control::Order { order, reply } => {
+                let mut core = worker.core.borrow_mut();
+                core.set_now(worker.now_ms());
                 // Whoever asked may have gone.
-                let _ = reply.send(worker.core.borrow().client_lines(&filter));
+                let _ = reply.send(core.carry_out(&order));
+                worker.want_flush();
             }
             Control::FindClient { client, reply } => drop(reply.send(worker.core.borrow().find_client(client))),
             Control::Invalidate { from_worker, invalidation } => {
@@ -386,6 +390,7 @@ impl Worker {
             // Nobody wants it any more.
             return;
         }
+        self.core.borrow_mut().backend_known_as(index, opened.client_id);
         let me = tokio::task::spawn_local({
             let worker = self.clone();
             async move {
@@ -610,8 +615,8 @@ impl Worker {
                 Effect::FindClient { session, sequence, client, request } => {
                     spawn_local(self.clone().find_client(session, sequence, client, request));
                 }
-                Effect::ListClients { session, sequence, filter } => {
-                    spawn_local(self.clone().list_clients(session, sequence, filter));
+                Effect::Order { session, sequence, order } => {
+                    spawn_local(self.clone().order(session, sequence, order));
                 }
             }
         }
@@ -666,23 +671,23 @@ impl Worker {
         self.want_flush();
     }
 
-    async fn list_clients(self: Rc<Self>, session: SessionId, sequence: u32, filter: ClientFilter) {
+    async fn order(self: Rc<Self>, session: SessionId, sequence: u32, order: Order) {
+        let order = Arc::new(order);
         let answers: Vec<_> = self
             .all
             .iter()
             .map(|worker| {
                 let (reply, answer) = oneshot::channel();
-                worker.tell(Control::ListClients { filter: filter.clone(), reply });
+                worker.tell(Control::Order { order: order.clone(), reply });
                 answer
             })
             .collect();
-        let mut lines = Vec::new();
+        let mut outcomes = Vec::new();
         for answer in answers {
-            lines.extend(answer.await.unwrap_or_default());
+            // A worker that has ended has no clients any more.
+            outcomes.extend(answer.await);
         }
-        lines.sort_unstable_by_key(|(id, _)| *id);
-        let text: String = lines.into_iter().map(|(_, line)| line).collect();
-        self.core.borrow_mut().answer_with_text(session, sequence, &text);
+        self.core.borrow_mut().carried_out(session, sequence, &order, outcomes);
         self.want_flush();
     }
 }

@@ -26,18 +26,9 @@ impl Core {
 
     /// Answers a command whose answer had to be gathered.
     pub(crate) fn answer_later(&mut self, id: SessionId, sequence: u32, reply: &[u8]) {
-        if self.is_open(id) && self.sessions[id.index as usize].slot(sequence) == Some(Slot::Waiting) {
+        if self.is_open(id) && matches!(self.sessions[id.index as usize].slot(sequence), Some(Slot::Waiting | Slot::Muted)) {
             self.sessions[id.index as usize].answer(sequence, |out| out.extend_from_slice(reply));
             self.mark_session(id.index);
-        }
-    }
-
-    /// Likewise with text that has lines.
-    pub(crate) fn answer_with_text(&mut self, id: SessionId, sequence: u32, text: &str) {
-        let mut reply = Vec::with_capacity(text.len() + 16);
-        if self.is_open(id) {
-            encode::verbatim(&mut reply, self.sessions[id.index as usize].proto, text);
-            self.answer_later(id, sequence, &reply);
         }
     }
 
@@ -56,6 +47,7 @@ impl Core {
                 Some(Slot::Join(join)) => self.deliver_part(waiter, join, reply),
                 Some(Slot::Exec) => self.exec_answered(waiter, reply),
                 Some(Slot::Publish) => self.publish_answered(waiter, reply),
+                Some(Slot::Muted) => session.answer(waiter.sequence, |_| {}),
                 Some(Slot::Waiting | Slot::Ready { .. }) | None => debug_assert!(false, "a command is answered once"),
             }
         }

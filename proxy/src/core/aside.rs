@@ -54,6 +54,8 @@ pub(crate) struct Asides {
     later: VecDeque<Segment>,
     /// The block under way is not the first, and so many of its commands await an answer.
     block_count: Option<u32>,
+    /// The client does not want EXEC's reply.
+    muted: bool,
 }
 
 /// One command, and its number among the segment's.
@@ -65,14 +67,13 @@ pub(super) struct Aside {
 
 impl Asides {
     pub(super) fn new(list: VecDeque<Aside>, later: VecDeque<Segment>) -> Box<Self> {
-        Box::new(Asides { list, elements: VecDeque::new(), done: 0, later, block_count: None })
+        Box::new(Asides { list, elements: VecDeque::new(), done: 0, later, block_count: None, muted: false })
     }
 }
 
 /// Whether a command is done beside a transaction's block rather than in it.
 pub(super) fn stands_aside(command: &Command) -> bool {
-    const OF_CLIENTS: [&str; 4] = ["client|caching", "client|getredir", "client|tracking", "client|trackinginfo"];
-    command.way == Way::PubSub || OF_CLIENTS.contains(&command.name)
+    command.way == Way::PubSub || (command.way == Way::Local && command.name.starts_with("client|"))
 }
 
 /// Whether a command is not one node's alone, while what comes before it and after it may depend on it.
@@ -89,11 +90,13 @@ impl Core {
     /// The block of a transaction is answered: what stands aside is done, if the transaction was.
     pub(super) fn exec_answered(&mut self, waiter: Waiter, reply: &[u8]) {
         let session = &mut self.sessions[waiter.session as usize];
+        let muted = session.is_muted(waiter.sequence);
         session.expect_reply(waiter.sequence);
         let is_later = session.asides.as_mut().and_then(|asides| asides.block_count.take());
         match (&mut session.asides, array_elements(reply), is_later) {
             (Some(asides), Some(elements), None) => {
                 asides.elements = elements.map(Box::from).collect();
+                asides.muted = muted;
                 let later: u32 = asides.later.iter().map(Segment::count).sum();
                 let count = asides.elements.len() + asides.list.len() + later as usize;
                 session.answer(waiter.sequence, |out| encode::array(out, count));
@@ -124,10 +127,14 @@ impl Core {
                 return;
             }
             let Some(asides) = &mut session.asides else { return };
+            let muted = asides.muted;
             let next = asides.list.pop_front();
             let until = next.as_ref().map_or(usize::MAX, |aside| aside.place - asides.done).min(asides.elements.len());
             let piece = asides.elements.drain(..until).collect::<Vec<_>>().concat();
             asides.done += until + 1;
+            if muted {
+                self.sessions[index as usize].begin_mute();
+            }
             if !piece.is_empty() {
                 self.answer_now(index, |out| out.extend_from_slice(&piece));
             }
@@ -136,6 +143,7 @@ impl Core {
                 None if !self.begin_next_segment(index) => self.sessions[index as usize].asides = None,
                 None => {}
             }
+            self.sessions[index as usize].end_mute();
         }
     }
 

@@ -143,6 +143,8 @@ pub(crate) struct Backend {
     pub(crate) failures: u32,
     /// Since when it could not be connected to, and why not.
     pub(crate) unreachable: Option<(u64, Box<str>)>,
+    /// By which number the node knows this connection, if it said so.
+    pub(crate) client_id: Option<u64>,
     /// What it is held for, if it is one session's alone.
     pub(crate) hold: Option<Hold>,
     /// What was read over it, if its lane is told of changes.
@@ -176,6 +178,7 @@ impl Backend {
             incarnation: 0,
             failures: 0,
             unreachable: None,
+            client_id: None,
             hold: None,
             tracked: None,
             pinged_ms: 0,

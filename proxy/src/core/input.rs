@@ -1,6 +1,9 @@
 //! What clients send: takes commands out of it, and stops and goes on where there is no room.
 
-use vrc_cluster::resp::{Args, Frame, RequestFramer, encode, split_inline};
+use vrc_cluster::{
+    command,
+    resp::{Args, Frame, RequestFramer, encode, split_inline},
+};
 
 use super::{
     Core, Effect, Flow,
@@ -50,7 +53,7 @@ impl Core {
 
     /// A client that will send no more gives up what it waits for: nothing else would end that if it is gone for good.
     pub(super) fn close_if_waiting(&mut self, index: u32) {
-        if self.is_waiting(index) {
+        if self.is_waiting(index) || matches!(self.sessions[index as usize].paused, Some(Pause::HeldBack { .. })) {
             self.effects.push(Effect::Close { session: self.session_id(index) });
         }
     }
@@ -73,6 +76,8 @@ impl Core {
             None => std::mem::take(&mut self.framer),
         };
         let mut at = 0;
+        // Once for all of them: nearly always nobody is.
+        let mut is_watched = self.is_watched(index);
         loop {
             if !self.sessions[index as usize].has_room() {
                 self.pause(index, Pause::Answers);
@@ -83,19 +88,22 @@ impl Core {
             let (flow, len) = match framer.advance(rest) {
                 Ok(None) => break,
                 Ok(Some(Frame::Multibulk(len))) => {
-                    let request = &rest[..len];
-                    (self.command(index, Args::new(request, framer.args())), len)
+                    let args = Args::new(&rest[..len], framer.args());
+                    (if is_watched { self.watched_command(index, args) } else { self.command(index, args) }, len)
                 }
                 Ok(Some(Frame::Inline { line, len })) => (self.inline(index, &rest[..line]), len),
                 Err(error) => {
-                    self.counters.protocol_errors += 1;
-                    self.refuse(index, format!("ERR {error}"));
+                    self.protocol_error(index, &error);
                     (Flow::Close, rest.len())
                 }
             };
             framer.reset();
             match flow {
                 Flow::Next => at += len,
+                Flow::Watch => {
+                    at += len;
+                    is_watched = self.is_watched(index);
+                }
                 Flow::Pause(pause) => {
                     self.pause(index, pause);
                     break;
@@ -134,16 +142,37 @@ impl Core {
                 encode::request(&mut request, &args);
                 let mut framer = RequestFramer::default();
                 match framer.advance(&request) {
-                    Ok(Some(Frame::Multibulk(_))) => self.command(index, Args::new(&request, framer.args())),
+                    Ok(Some(Frame::Multibulk(_))) => self.watched_command(index, Args::new(&request, framer.args())),
                     _ => unreachable!("an encoded request is whole"),
                 }
             }
             Err(error) => {
-                self.counters.protocol_errors += 1;
-                self.refuse(index, format!("ERR {error}"));
+                self.protocol_error(index, &error);
                 Flow::Close
             }
         }
+    }
+
+    fn protocol_error(&mut self, index: u32, error: &dyn std::fmt::Display) {
+        self.counters.protocol_errors += 1;
+        if !self.is_silent(index) {
+            self.refuse(index, format!("ERR {error}"));
+        }
+    }
+
+    /// Whether more is to be seen to with this session's commands than to carry them out.
+    #[inline]
+    fn is_watched(&self, index: u32) -> bool {
+        self.client_pause.is_on() || self.sessions[index as usize].mute.is_some()
+    }
+
+    /// Takes one whole request of a session that may be watched.
+    fn watched_command(&mut self, index: u32, args: Args<'_>) -> Flow {
+        let command = command::resolve(args).or_else(|_| command::resolve_learned(args)).ok();
+        if let Some(flow) = command.and_then(|command| self.is_held_back(index, command, args)) {
+            return flow;
+        }
+        self.command_muted(index, command, args)
     }
 
     pub(super) fn pause(&mut self, index: u32, pause: Pause) {
@@ -168,6 +197,7 @@ impl Core {
                 Some(Pause::Answers) => session.has_ample_room(),
                 Some(Pause::Learning) => !self.learning.asked,
                 Some(Pause::Answered) => session.pending() == 0,
+                Some(Pause::HeldBack { round }) => !self.client_pause.holds(round),
                 Some(Pause::Backlog(backend)) => self.backends[backend as usize].has_ample_room(),
                 None => true,
             };

@@ -26,6 +26,11 @@ impl Core {
         true
     }
 
+    /// The node has said by which number it knows a connection that is up.
+    pub(crate) fn backend_known_as(&mut self, index: u32, client_id: Option<u64>) {
+        self.backends[index as usize].client_id = client_id;
+    }
+
     /// The run id of the process that the map speaks of: the one that was emptied when the node came up. One that was started since
     /// may hold whatever it has loaded, and must not be asked before the map says so. `None` where nobody knows.
     pub(crate) fn process_of(&self, index: u32) -> Option<&str> {

@@ -10,11 +10,7 @@ use vrc_cluster::{
     route::Refusal,
 };
 
-use super::{
-    ClientFilter, Core, Effect, Flow,
-    session::{Peer, Session, Slot},
-    topics::Kind,
-};
+use super::{Core, Flow, client::client_name};
 
 /// What the proxy calls itself where redis gives its version; raised to nothing less by what the nodes run.
 const VERSION_WHERE_UNKNOWN: &str = "7.0.15";
@@ -71,34 +67,7 @@ impl Core {
                 encode::integer(out, 0);
                 encode::array(out, 0);
             }),
-            "client|id" => {
-                let id = self.sessions[index as usize].id;
-                self.answer_now(index, |out| encode::integer(out, id as i64));
-            }
-            "client|getname" => {
-                let name = self.sessions[index as usize].name.clone();
-                let proto = self.proto(index);
-                self.answer_now(index, |out| match name.as_bytes() {
-                    b"" => encode::null(out, proto),
-                    name => encode::bulk(out, name),
-                });
-            }
-            "client|setname" => match client_name(&args[2]) {
-                Ok(name) => {
-                    self.sessions[index as usize].name = name;
-                    self.ok(index);
-                }
-                Err(error) => self.refuse(index, error),
-            },
-            "client|info" => {
-                let proto = self.proto(index);
-                let line = self.client_line(index);
-                self.answer_now(index, |out| encode::verbatim(out, proto, &line));
-            }
-            "client|tracking" | "client|caching" | "client|getredir" | "client|trackinginfo" => {
-                return self.tracking_command(index, command, args);
-            }
-            "client|list" => self.client_list(index, args),
+            name if name.starts_with("client|") => return self.client_command(index, command, args),
             "config|get" if self.settings.allow_node_config && !is_own_parameters(args) => {
                 return self.forward_any(index, command, args);
             }
@@ -133,7 +102,7 @@ impl Core {
         Flow::Next
     }
 
-    fn proto(&self, index: u32) -> Proto {
+    pub(super) fn proto(&self, index: u32) -> Proto {
         self.sessions[index as usize].proto
     }
 
@@ -276,6 +245,8 @@ impl Core {
         self.stop_tracking(index);
         let authenticated = self.settings.password.is_none();
         let session = &mut self.sessions[index as usize];
+        session.want_replies();
+        session.no_evict = false;
         session.proto = Proto::Resp2;
         session.db = 0;
         session.name = Box::default();
@@ -290,110 +261,6 @@ impl Core {
             encode::bulk(out, now.as_secs().to_string().as_bytes());
             encode::bulk(out, now.subsec_micros().to_string().as_bytes());
         });
-    }
-
-    /// `CLIENT SETINFO LIB-NAME|LIB-VER value`.
-    pub(super) fn client_setinfo(&mut self, index: u32, args: Args<'_>) {
-        let (attribute, value) = (&args[2], &args[3]);
-        let session = &mut self.sessions[index as usize];
-        let field = if attribute.eq_ignore_ascii_case(b"lib-name") {
-            &mut session.lib_name
-        } else if attribute.eq_ignore_ascii_case(b"lib-ver") {
-            &mut session.lib_ver
-        } else {
-            let text = format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(attribute));
-            return self.refuse(index, &text);
-        };
-        match client_name(value) {
-            Ok(value) => {
-                *field = value;
-                self.ok(index);
-            }
-            Err(_) => {
-                let text =
-                    format!("ERR {} cannot contain spaces, newlines or special characters.", String::from_utf8_lossy(attribute));
-                self.refuse(index, &text);
-            }
-        }
-    }
-
-    /// `CLIENT LIST [TYPE type] [ID id …]`: all workers' clients, so the answer is gathered.
-    fn client_list(&mut self, index: u32, args: Args<'_>) {
-        let filter = match args.get(2) {
-            None => ClientFilter::All,
-            Some(option) if option.eq_ignore_ascii_case(b"type") && args.len() == 4 => {
-                match args[3].to_ascii_lowercase().as_slice() {
-                    b"normal" => ClientFilter::All,
-                    b"master" | b"replica" | b"slave" | b"pubsub" => ClientFilter::None,
-                    other => {
-                        let text = format!("ERR Unknown client type '{}'", String::from_utf8_lossy(other));
-                        return self.refuse(index, &text);
-                    }
-                }
-            }
-            Some(option) if option.eq_ignore_ascii_case(b"id") && args.len() > 3 => {
-                match args.iter().skip(3).map(|id| parse_integer(id).and_then(|id| u64::try_from(id).ok())).collect() {
-                    Some(ids) => ClientFilter::Ids(ids),
-                    None => return self.refuse(index, "ERR Invalid client ID"),
-                }
-            }
-            Some(_) => return self.refuse(index, SYNTAX_ERROR),
-        };
-        let session = self.session_id(index);
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
-        self.effects.push(Effect::ListClients { session, sequence, filter });
-    }
-
-    /// This worker's lines of `CLIENT LIST`, by client id.
-    pub(crate) fn client_lines(&self, filter: &ClientFilter) -> Vec<(u64, String)> {
-        (0..self.sessions.len() as u32)
-            .filter(|index| {
-                let session = &self.sessions[*index as usize];
-                session.open
-                    && match filter {
-                        ClientFilter::All => true,
-                        ClientFilter::None => false,
-                        ClientFilter::Ids(ids) => ids.contains(&session.id),
-                    }
-            })
-            .map(|index| (self.sessions[index as usize].id, self.client_line(index)))
-            .collect()
-    }
-
-    /// One client as `CLIENT LIST` shows it, with its line end.
-    fn client_line(&self, index: u32) -> String {
-        let session = &self.sessions[index as usize];
-        let (peer, local) = match &session.peer {
-            Some(Peer::Tcp { peer, local }) => (peer.to_string(), local.to_string()),
-            Some(Peer::Unix { path }) => (format!("{path}:0"), format!("{path}:0")),
-            None => (String::new(), String::new()),
-        };
-        let subscribed = |kind| session.subscriptions.as_ref().map_or(0, |own| own.of(kind));
-        format!(
-            "id={} addr={peer} laddr={local} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf={} \
-             qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={} tot-mem={} events=r cmd={} user=default redir={} \
-             resp={} lib-name={} lib-ver={}\n",
-            session.id,
-            session.name,
-            self.now_ms.saturating_sub(session.opened_ms) / 1000,
-            self.now_ms.saturating_sub(session.active_ms) / 1000,
-            flags(session),
-            session.db,
-            subscribed(Kind::Channel),
-            subscribed(Kind::Pattern),
-            subscribed(Kind::Shard),
-            session.transaction.as_ref().map_or(-1, |transaction| i64::from(transaction.count())),
-            session.input.len(),
-            session.input.capacity() - session.input.len(),
-            session.output().len(),
-            session.unread_bytes(),
-            std::mem::size_of::<Session>() + session.input.capacity() + session.unread_bytes(),
-            session.last_command,
-            session.tracking.as_ref().map_or(-1, |tracking| tracking.redirect()),
-            if session.proto == Proto::Resp3 { 3 } else { 2 },
-            session.lib_name,
-            session.lib_ver,
-        )
     }
 
     /// `CONFIG GET pattern …` for the parameters that the proxy has an answer of its own for; tools such as redis-benchmark ask.
@@ -438,28 +305,9 @@ impl Core {
     }
 }
 
-/// What CLIENT LIST calls flags.
-fn flags(session: &Session) -> String {
-    let tracking = session.tracking.as_ref().map(|tracking| tracking.list_flags()).unwrap_or_default();
-    match session.peer {
-        Some(Peer::Unix { .. }) => format!("{tracking}U"),
-        _ if tracking.is_empty() => "N".to_owned(),
-        _ => tracking,
-    }
-}
-
 /// Whether CONFIG GET asks for parameters of the proxy alone.
 fn is_own_parameters(args: Args<'_>) -> bool {
     args.iter().skip(2).all(|pattern| pattern.to_ascii_lowercase().starts_with(b"vrc-"))
-}
-
-/// A client's name, or a library's: no spaces, no line ends, nothing that is not printable ASCII.
-fn client_name(name: &[u8]) -> Result<Box<str>, &'static str> {
-    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
-        Ok(String::from_utf8_lossy(name).into())
-    } else {
-        Err("ERR Client names cannot contain spaces, newlines or special characters.")
-    }
 }
 
 /// Compares without telling by the time it takes how much of a guess was right.

@@ -12,14 +12,18 @@ mod answer;
 mod aside;
 mod backend;
 mod broadcast;
+mod client;
+mod client_pause;
 mod cluster;
 mod events;
+mod everywhere;
 mod forward;
 mod info;
 mod input;
 mod learning;
 mod link;
 mod local;
+mod mute;
 mod private;
 mod pubsub;
 mod scan;
@@ -54,6 +58,8 @@ use crate::{
 pub(crate) use backend::Lane;
 use backend::{Backend, State};
 use broadcast::Broadcasts;
+use client_pause::ClientPause;
+pub(crate) use everywhere::{Order, Outcome};
 use learning::Learning;
 use private::Hold;
 use script::Seen;
@@ -80,19 +86,10 @@ pub(crate) enum Effect {
     Close { session: SessionId },
     /// A node could not be used: somebody should look at it.
     Suspect { node: Arc<str>, reason: String },
-    /// Gather the lines of `CLIENT LIST` from all workers and answer the command by [`Core::answer_later`].
-    ListClients { session: SessionId, sequence: u32, filter: ClientFilter },
+    /// Have all workers [`Core::carry_out`] an order, this one's included, and report [`Core::carried_out`].
+    Order { session: SessionId, sequence: u32, order: Order },
     /// Ask all workers for the client of this number and report [`Core::redirect_found`].
     FindClient { session: SessionId, sequence: u32, client: u64, request: Box<TrackingRequest> },
-}
-
-/// Which clients `CLIENT LIST` shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ClientFilter {
-    All,
-    /// Of one type; the proxy has clients of type `normal` only.
-    None,
-    Ids(Vec<u64>),
 }
 
 /// What a worker's core goes by.
@@ -134,6 +131,8 @@ pub(crate) struct Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Next,
+    /// Likewise, but the client's commands may have to be taken in another way from here on.
+    Watch,
     /// The command was not taken: there is no room for it now.
     Pause(Pause),
     /// The command was taken, but no other for now.
@@ -180,6 +179,7 @@ pub(crate) struct Core {
     part_targets: Vec<(u32, usize)>,
     random: u64,
     now_ms: u64,
+    client_pause: ClientPause,
     /// Paused sessions.
     paused: Vec<SessionId>,
     dirty_sessions: Vec<u32>,
@@ -227,6 +227,7 @@ impl Core {
             part_targets: Vec::new(),
             random: worker as u64,
             now_ms: 0,
+            client_pause: ClientPause::default(),
             paused: Vec::new(),
             dirty_sessions: Vec::new(),
             gathering: Vec::new(),
@@ -288,7 +289,7 @@ impl Core {
         let session = &self.sessions[id.index as usize];
         match session.paused {
             // Read on a little, to learn whether the client is still there.
-            Some(Pause::Answered) => session.closing || session.input.len() >= READ_BYTES,
+            Some(Pause::Answered | Pause::HeldBack { .. }) => session.closing || session.input.len() >= READ_BYTES,
             Some(_) => true,
             None => session.closing,
         }
@@ -369,6 +370,8 @@ impl Core {
                 _ => {}
             }
         }
+        self.expire_client_pause();
+        self.unblock_overdue();
         self.expire_subscribes(deadline_ms);
         self.expire_broadcasts(deadline_ms);
         self.ping_listeners();
@@ -394,7 +397,12 @@ impl Core {
         self.counters.tracking_items = self.tracked_sizes.items as u64;
         self.counters.tracking_prefixes = self.broadcasts.prefixes() as u64;
         let waits = |backend: &&Backend| matches!(backend.hold, Some(Hold::Waiting { .. }));
-        self.counters.blocked = self.backends.iter().filter(waits).count() as u64;
+        let is_held_back = |id: &&SessionId| {
+            let session = &self.sessions[id.index as usize];
+            session.generation == id.generation && matches!(session.paused, Some(Pause::HeldBack { .. }))
+        };
+        let held_back = if self.client_pause.is_on() { self.paused.iter().filter(is_held_back).count() } else { 0 };
+        self.counters.blocked = (self.backends.iter().filter(waits).count() + held_back) as u64;
         self.stats.publish(&self.counters);
     }
 

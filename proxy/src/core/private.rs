@@ -15,6 +15,7 @@ use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX, RETIRE_MS};
 use super::{
     Core, Effect, Flow,
     backend::{Lane, State, Waiter},
+    client::Unblocking,
     session::{Pause, SessionId, Slot},
 };
 
@@ -25,7 +26,7 @@ pub(crate) enum Hold {
     Idle,
     /// A command that may wait as long as it likes, but by when it must have been answered if it set itself an end. The keys decide
     /// whether its node is still the right one to wait at.
-    Waiting { session: SessionId, keys: HeldKeys, until_ms: u64 },
+    Waiting { session: SessionId, keys: HeldKeys, until_ms: u64, unblocking: Option<Unblocking> },
     /// A session's watched keys, all of one place.
     Watching { session: SessionId, keys: HeldKeys },
     /// A node's topics, for all sessions: see `topics`.
@@ -58,7 +59,7 @@ impl Core {
         let session = self.session_id(index);
         let answer_ms = command.wait_ms(args).map(|wait_ms| wait_ms.saturating_add(self.settings.timeout_ms));
         let until_ms = answer_ms.map_or(u64::MAX, |answer_ms| self.now_ms.saturating_add(answer_ms));
-        let hold = Hold::Waiting { session, keys, until_ms };
+        let hold = Hold::Waiting { session, keys, until_ms, unblocking: None };
         let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
         let of = &mut self.sessions[index as usize];
         of.private = Some(backend);
@@ -108,14 +109,54 @@ impl Core {
     /// A private connection has answered all that it was asked.
     pub(super) fn private_answered(&mut self, index: u32) {
         match self.backends[index as usize].hold {
-            Some(Hold::Waiting { session, .. }) => {
+            Some(Hold::Waiting { session, unblocking, .. }) => {
                 if self.is_open(session) {
                     self.sessions[session.index as usize].private = None;
                 }
-                self.release_private(index);
+                match unblocking {
+                    None => self.release_private(index),
+                    // The node may be told only now, and would end the next wait over this connection.
+                    Some(_) => self.close_private(index),
+                }
             }
             Some(Hold::Finishing) => self.release_private(index),
             _ => {}
+        }
+    }
+
+    /// Tells the node to end the wait on a private connection. That is said over another one and may come first, so it is said again
+    /// until it has come true; the node alone decides whether that or an element comes first, so none is lost.
+    pub(super) fn go_on_unblocking(&mut self, index: u32) {
+        let backend = &self.backends[index as usize];
+        let (Some(Hold::Waiting { unblocking: Some(how), .. }), Some(client)) = (&backend.hold, backend.client_id) else {
+            return;
+        };
+        let reason = match how {
+            Unblocking::Timeout => "TIMEOUT",
+            Unblocking::Error => "ERROR",
+        };
+        let Some(node) =
+            self.topology.index_of(&backend.node).filter(|_| backend.state == State::Up && backend.output().is_empty())
+        else {
+            return;
+        };
+        let other = self.backend_of(node, Lane::new(Proto::Resp2, 0, false));
+        if self.backends[other as usize].has_room() {
+            if self.backends[other as usize].state == State::Idle {
+                self.connect(other);
+            }
+            let mut request = Vec::new();
+            encode::request(&mut request, &["CLIENT", "UNBLOCK", &client.to_string(), reason]);
+            self.queue(other, Waiter::nobody(self.now_ms), &request);
+        }
+    }
+
+    /// Says again what has not come true yet.
+    pub(super) fn unblock_overdue(&mut self) {
+        for index in 0..self.backends.len() as u32 {
+            if matches!(self.backends[index as usize].hold, Some(Hold::Waiting { unblocking: Some(_), .. })) {
+                self.go_on_unblocking(index);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use vrc_cluster::resp::{Proto, RequestFramer};
 use super::{
     aside::Asides,
     backend::{Lane, TrackingLane},
+    mute::Mute,
     pubsub::Subscriptions,
     tracking::Tracking,
     transaction::Transaction,
@@ -46,6 +47,8 @@ pub(crate) enum Slot {
     Ready { start: u32, len: u32 },
     /// For the reply to a transaction's block, behind which other commands of the transaction come: see `aside`.
     Exec,
+    /// For the reply of one node, which the client does not want: see `mute`.
+    Muted,
     /// For the reply to a PUBLISH, which comes after the message to the publisher itself: see `pubsub`.
     Publish,
 }
@@ -61,6 +64,8 @@ pub(crate) enum Pause {
     Answered,
     /// A node is being asked which commands there are.
     Learning,
+    /// CLIENT PAUSE, in its state at that round.
+    HeldBack { round: u32 },
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +103,10 @@ pub(crate) struct Session {
     pub(crate) tracking_lane: TrackingLane,
     /// Counts the times that it has forgotten all it had read: what it read before concerns it no more.
     pub(crate) tracking_epoch: u32,
+    /// Which replies the client does not want, while there are any.
+    pub(crate) mute: Option<Box<Mute>>,
+    /// It asked by CLIENT NO-EVICT not to be closed to save memory.
+    pub(crate) no_evict: bool,
     /// The node connection that is this session's alone.
     pub(crate) private: Option<u32>,
     /// What WATCH watched is gone with its node: the next EXEC must fail.
@@ -176,14 +185,24 @@ impl Session {
     /// The command at `sequence` goes on in parts, gathered in `join`.
     pub(crate) fn split(&mut self, sequence: Sequence, join: u32) {
         let place = sequence.wrapping_sub(self.first) as usize;
-        debug_assert_eq!(self.slots[place], Slot::Waiting);
+        debug_assert!(matches!(self.slots[place], Slot::Waiting | Slot::Muted));
+        if self.slots[place] == Slot::Muted {
+            self.keep_muted(sequence);
+        }
         self.slots[place] = Slot::Join(join);
+    }
+
+    /// What waits in a place of the row waits for something else now.
+    pub(super) fn set_slot(&mut self, sequence: Sequence, slot: Slot) {
+        let place = sequence.wrapping_sub(self.first) as usize;
+        self.slots[place] = slot;
     }
 
     /// What waits at `sequence` is now a plain reply.
     pub(crate) fn expect_reply(&mut self, sequence: Sequence) {
+        let is_muted = self.is_muted(sequence);
         if let Some(slot) = self.slots.get_mut(sequence.wrapping_sub(self.first) as usize) {
-            *slot = Slot::Waiting;
+            *slot = if is_muted { Slot::Muted } else { Slot::Waiting };
         }
     }
 
@@ -282,7 +301,9 @@ impl Session {
         let place = sequence.wrapping_sub(self.first) as usize;
         debug_assert!(place < self.slots.len());
         debug_assert!(!matches!(self.slots[place], Slot::Ready { .. }), "a command is answered once");
-        if place == 0 {
+        if (self.mute.is_some() || self.slots[place] == Slot::Muted) && self.is_muted(sequence) {
+            self.answer_muted(sequence, place);
+        } else if place == 0 {
             write(&mut self.out);
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
@@ -298,10 +319,30 @@ impl Session {
         }
     }
 
+    /// Counts a command as answered whose reply is not wanted.
+    #[cold]
+    fn answer_muted(&mut self, sequence: Sequence, place: usize) {
+        self.unmute(sequence);
+        if place > 0 {
+            // It counts as a byte, so that something is known to wait for its turn.
+            self.slots[place] = Slot::Ready { start: self.stash.len() as u32, len: 0 };
+            self.stash_live += 1;
+            return;
+        }
+        self.slots.pop_front();
+        self.first = self.first.wrapping_add(1);
+        if self.stash_live > 0 {
+            self.release();
+        }
+    }
+
     /// Answers the command that is at hand, before any later one has been taken.
     #[inline]
     pub(crate) fn answer_now(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.slots.is_empty() {
+            if self.mute.is_some() && self.is_mute_at_hand() {
+                return;
+            }
             write(&mut self.out);
         } else {
             let sequence = self.push(Slot::Waiting);
@@ -348,7 +389,7 @@ impl Session {
     fn release(&mut self) {
         while let Some(&Slot::Ready { start, len }) = self.slots.front() {
             self.out.extend_from_slice(&self.stash[start as usize..start as usize + len as usize]);
-            self.stash_live -= len as usize;
+            self.stash_live -= len.max(1) as usize;
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
         }

@@ -18,6 +18,7 @@ use crate::limits::{CLIENT_PENDING_MAX, GATHER_BYTES_MAX};
 use super::*;
 
 mod caching;
+mod clients;
 mod introspection;
 mod learning;
 mod listening;
@@ -196,9 +197,9 @@ impl Rig {
                     let target = found.map(|session| RedirectTarget { client, worker: 0, session });
                     self.core.redirect_found(session, sequence, *request, target);
                 }
-                Effect::ListClients { session, sequence, filter } => {
-                    let lines: String = self.core.client_lines(&filter).into_iter().map(|(_, line)| line).collect();
-                    self.core.answer_with_text(session, sequence, &lines);
+                Effect::Order { session, sequence, order } => {
+                    let outcome = self.core.carry_out(&order);
+                    self.core.carried_out(session, sequence, &order, vec![outcome]);
                 }
             }
         }
@@ -307,6 +308,8 @@ impl Rig {
                 "dbsize" => encode::integer(&mut reply, data.len() as i64),
                 "watch" | "unwatch" | "select" | "hello" => encode::simple(&mut reply, "OK"),
                 "ping" => encode::simple(&mut reply, "PONG"),
+                // CLIENT UNBLOCK.
+                "client" => encode::integer(&mut reply, 0),
                 // Whoever listens is told by the test.
                 "publish" => encode::integer(&mut reply, 1),
                 "multi" => {

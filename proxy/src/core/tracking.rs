@@ -334,7 +334,7 @@ impl Core {
         let flow = self.dispatch(index, command, args);
         let session = &mut self.sessions[index as usize];
         let is_taken = !matches!(flow, Flow::Pause(_));
-        let is_awaited = matches!(session.slot(sequence), Some(Slot::Waiting | Slot::Join(_) | Slot::Exec));
+        let is_awaited = matches!(session.slot(sequence), Some(Slot::Waiting | Slot::Muted | Slot::Join(_) | Slot::Exec));
         let slots = session.first_sequence();
         if let Some(tracking) = session.tracking.as_mut().filter(|_| is_taken) {
             // Those of commands that were answered without being read, with an error.

@@ -28,6 +28,7 @@ use super::{
     Core, Flow,
     aside::{Asides, Segment, parts_blocks, stands_aside},
     backend::{Lane, Waiter},
+    client_pause::may_write,
     private::Hold,
     script::{load, runs_known_script},
     session::{Sequence, Slot},
@@ -51,6 +52,8 @@ pub(crate) struct Transaction {
     key: Option<Box<[u8]>>,
     /// A command was refused, so EXEC will be.
     spoiled: bool,
+    /// A command may change data or publish something.
+    may_write: bool,
 }
 
 impl Transaction {
@@ -59,21 +62,31 @@ impl Transaction {
         self.count
     }
 
+    /// Their bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Those of the first block, one after the other.
     pub(super) fn first_block(&self) -> &[u8] {
         &self.earlier.front().unwrap_or(&self.last).block
     }
 
-    fn of_segments(mut segments: VecDeque<Segment>) -> Self {
+    fn of_segments(mut segments: VecDeque<Segment>, may_write: bool) -> Self {
         let last = segments.pop_back().unwrap_or_default();
         let count = segments.iter().chain([&last]).map(Segment::count).sum();
-        Transaction { earlier: segments, last, count, ..Transaction::default() }
+        Transaction { earlier: segments, last, count, may_write, ..Transaction::default() }
     }
 
     /// The parts that it is carried out in.
     fn into_segments(mut self) -> VecDeque<Segment> {
         self.earlier.push_back(self.last);
         self.earlier
+    }
+
+    /// Whether it may change data or publish something.
+    pub(super) fn may_write(&self) -> bool {
+        self.may_write
     }
 }
 
@@ -117,6 +130,7 @@ impl Core {
             Ok(key) => {
                 self.note_run(command, args);
                 let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
+                transaction.may_write |= may_write(command, args);
                 if transaction.bytes + args.bytes().len() <= TRANSACTION_BYTES_MAX {
                     if parts_blocks(command, args) {
                         transaction.last.push_aside(args.bytes());
@@ -156,7 +170,8 @@ impl Core {
 
     /// Whether a command may stand in this session's transaction, and which argument is its first key.
     fn check_queued(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Result<Option<usize>, Refusal> {
-        if command.flags.contains(Flags::NO_MULTI) {
+        // That EXEC's array goes without some of its elements is of no use to anybody.
+        if command.flags.contains(Flags::NO_MULTI) || command.name == "client|reply" {
             return Err(Refusal::NotInTransaction);
         }
         if matches!(command.way, Way::Refused | Way::Container) {
@@ -208,6 +223,7 @@ impl Core {
             self.answer_now(index, |out| encode::array(out, 0));
             return Flow::Next;
         }
+        let may_write = transaction.may_write;
         let mut segments = transaction.into_segments();
         let first = segments.pop_front().expect("one at least");
         if first.block_count == 0 && watched.is_none() {
@@ -228,7 +244,7 @@ impl Core {
         {
             if matches!(flow, Flow::Pause(_)) {
                 segments.push_front(first);
-                self.sessions[index as usize].transaction = Some(Box::new(Transaction::of_segments(segments)));
+                self.sessions[index as usize].transaction = Some(Box::new(Transaction::of_segments(segments, may_write)));
             }
             return flow;
         }

@@ -12,6 +12,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("scan 0", "a cursor that goes on to the next node: a scan is over when it is 0, not when nothing came"),
     ("config set nonsense 1", "clients may not change the nodes' settings, so nobody looks which there are"),
     ("get / http/1.1 …", "redis drops what it has not written yet when it closes on HTTP, the proxy writes it first"),
+    ("client reply off ping *1 $x", "without a reply to be written redis forgets to close on a protocol error"),
     ("cluster …", "clients in cluster mode are served: redis alone says that its cluster support is disabled"),
     ("readonly", "likewise"),
     ("readwrite", "likewise"),

@@ -252,6 +252,20 @@ const ODD_BYTES: &[&[u8]] = &[
     b"RESET\r\nPING\r\n",
     b"QUIT now\r\n",
     b"CLIENT SETNAME name\r\nCLIENT GETNAME\r\nRESET\r\nCLIENT GETNAME\r\n",
+    // Replies that are not wanted.
+    b"CLIENT REPLY OFF\r\nPING\r\nNONSENSE\r\nGET {o}1\r\nMGET a b c d\r\nSUBSCRIBE a\r\nUNSUBSCRIBE a\r\nCLIENT REPLY ON\r\n",
+    b"CLIENT REPLY SKIP\r\nGET a\r\nPING 1\r\nCLIENT REPLY SKIP\r\nCLIENT REPLY SKIP\r\nPING 0\r\nPING 2\r\n",
+    b"CLIENT REPLY OFF\r\nCLIENT REPLY SKIP\r\nPING 0\r\nCLIENT REPLY ON\r\nPING 1\r\nCLIENT REPLY maybe\r\n",
+    b"CLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nPING 1\r\nCLIENT REPLY SKIP\r\nMULTI\r\nPING\r\nEXEC\r\n",
+    b"HELLO 3\r\nCLIENT REPLY OFF\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nPING\r\nUNSUBSCRIBE a\r\nCLIENT REPLY ON\r\n",
+    b"CLIENT REPLY OFF\r\nMULTI\r\nSET {o}1 a\r\nPUBLISH a x\r\nEXEC\r\nCLIENT REPLY ON\r\nGET {o}1\r\n",
+    b"CLIENT REPLY OFF\r\nRESET\r\nPING\r\n",
+    b"CLIENT REPLY OFF\r\nPING\r\n*1\r\n$x\r\n",
+    // Clients that end themselves.
+    b"PING\r\nCLIENT KILL SKIPME no TYPE pubsub\r\nPING\r\n",
+    b"SUBSCRIBE a\r\nCLIENT KILL 1:1\r\nPING\r\n",
+    b"CLIENT KILL SKIPME no USER default\r\nPING\r\n",
+    b"MULTI\r\nCLIENT SETNAME x\r\nCLIENT GETNAME\r\nCLIENT NO-EVICT on\r\nCLIENT UNBLOCK 0\r\nCLIENT PAUSE 0\r\nCLIENT UNPAUSE\r\nEXEC\r\n",
     // Transactions that come in one piece.
     b"MULTI\r\nSET {o}1 a\r\nGET {o}1\r\nINCR {o}2\r\nLPUSH {o}1 x\r\nMGET {o}1 {o}2\r\nEXEC\r\nGET {o}1\r\n",
     b"MULTI\r\nEXEC\r\nMULTI\r\nDISCARD\r\nEXEC\r\nDISCARD\r\n",

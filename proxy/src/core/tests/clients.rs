@@ -1,0 +1,212 @@
+//! CLIENT: replies that are not wanted, pauses, and the end of others.
+
+use super::*;
+
+impl Rig {
+    /// A client of its own number.
+    fn client_of_id(&mut self, id: u64) -> SessionId {
+        let session = self
+            .core
+            .session_open(id, Peer::Tcp { peer: ([127, 0, 0, 1], id as u16).into(), local: ([127, 0, 0, 1], 7379).into() });
+        self.clients.insert(session.index, Vec::new());
+        session
+    }
+
+    fn tell(&mut self, client: SessionId, text: &str) -> String {
+        let all: Vec<u8> = text.lines().flat_map(|line| request(line.trim())).collect();
+        self.say(client, all);
+        self.settle();
+        self.got(client)
+    }
+}
+
+#[test]
+fn replies_that_are_not_wanted_do_not_come_whatever_they_are_to() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    for (text, expect) in [
+        ("CLIENT REPLY OFF\nPING\nSET a 1\nMSET a 1 b 2 c 3\nGET a\nNONSENSE\nDBSIZE\nCLIENT REPLY ON\nPING", "+OK\r\n+PONG\r\n"),
+        ("CLIENT REPLY SKIP\nGET a\nGET a", "$1\r\n1\r\n"),
+        ("CLIENT REPLY SKIP\nMGET a b c\nGET a", "$1\r\n1\r\n"),
+        ("GET b\nCLIENT REPLY SKIP\nCLIENT REPLY SKIP\nGET a\nGET c", "$1\r\n2\r\n$1\r\n3\r\n"),
+        ("CLIENT REPLY OFF\nCLIENT REPLY SKIP\nPING\nCLIENT REPLY ON\nPING", "+OK\r\n+PONG\r\n"),
+        ("CLIENT REPLY SKIP\nCLIENT REPLY ON\nPING", "+OK\r\n+PONG\r\n"),
+        ("CLIENT REPLY maybe", "-ERR syntax error\r\n"),
+        ("CLIENT REPLY SKIP\nMULTI\nPING\nEXEC", "+QUEUED\r\n*1\r\n+PONG\r\n"),
+        ("CLIENT REPLY OFF\nMULTI\nSET a 5\nPUBLISH ch x\nEXEC\nCLIENT REPLY ON\nGET a", "+OK\r\n$1\r\n5\r\n"),
+        ("CLIENT REPLY OFF\nRESET\nPING", "+RESET\r\n+PONG\r\n"),
+    ] {
+        assert_eq!(rig.tell(client, text), expect, "{text}");
+    }
+    // A reply that is missing from EXEC's array helps nobody.
+    assert!(rig.tell(client, "MULTI\nCLIENT REPLY SKIP\nEXEC").contains("-EXECABORT"));
+    assert!(rig.core.sessions[client.index as usize].mute.is_none());
+    assert!(rig.core.sessions[client.index as usize].has_ample_room());
+}
+
+#[test]
+fn unwanted_replies_keep_their_places_wherever_bytes_are_cut() {
+    let script = "SET a 1\nCLIENT REPLY SKIP\nGET a\nMGET a b c\nCLIENT REPLY OFF\nMGET c b\nGET b\nCLIENT REPLY ON\nGET a";
+    let bytes: Vec<u8> = script.lines().flat_map(request).collect();
+    for cut in 0..bytes.len() {
+        for most in [1, 7, usize::MAX] {
+            let mut rig = Rig::new(&THREE);
+            let client = rig.client();
+            rig.say(client, &bytes[..cut]);
+            if cut > 0 {
+                rig.core.set_now(1);
+            }
+            rig.say(client, &bytes[cut..]);
+            for _ in 0..400 {
+                rig.effects();
+                rig.connect();
+                rig.write_to_nodes(most);
+                // The last node answers first.
+                for name in ["c", "b", "a"] {
+                    rig.answer_from(name);
+                }
+                rig.write_to_clients(most);
+                rig.core.resume_paused();
+            }
+            assert_eq!(rig.got(client), "+OK\r\n*3\r\n$1\r\n1\r\n$-1\r\n$-1\r\n+OK\r\n$1\r\n1\r\n", "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_holds_back_what_may_write_or_everything_until_it_ends() {
+    let mut rig = Rig::new(&THREE);
+    let (admin, other) = (rig.client(), rig.client());
+    rig.tell(admin, "SET a 1");
+    assert_eq!(rig.tell(admin, "CLIENT PAUSE 100 WRITE"), "+OK\r\n");
+    assert_eq!(rig.tell(other, "GET a\nSET a 2\nGET a"), "$1\r\n1\r\n", "what follows a write waits with it");
+    assert_eq!(rig.tell(admin, "GET a"), "$1\r\n1\r\n");
+    // Of two pauses the longer and the stricter counts.
+    assert_eq!(rig.tell(admin, "CLIENT PAUSE 10 ALL"), "+OK\r\n");
+    let third = rig.client();
+    assert_eq!(rig.tell(third, "PING"), "");
+    rig.pass(60);
+    rig.settle();
+    assert_eq!(rig.got(third), "");
+    rig.pass(50);
+    rig.settle();
+    assert_eq!((rig.got(third).as_str(), rig.got(other).as_str()), ("+PONG\r\n", "+OK\r\n$1\r\n2\r\n"));
+
+    rig.tell(admin, "CLIENT PAUSE 9223372036854775807 WRITE");
+    assert_eq!(rig.tell(other, "MULTI\nGET a\nEXEC"), "+OK\r\n+QUEUED\r\n*1\r\n$1\r\n2\r\n");
+    for held_back in ["PUBLISH c m", "FLUSHALL", "EVAL x 0", "MULTI\nSET a 3"] {
+        let client = rig.client();
+        rig.say(client, held_back.lines().flat_map(request).collect::<Vec<_>>());
+        rig.settle();
+        assert!(["", "+OK\r\n"].contains(&rig.got(client).as_str()), "{held_back}");
+        rig.core.session_closed(client);
+    }
+    let script = rig.client();
+    let mut eval = Vec::new();
+    encode::request(&mut eval, &["EVAL", "#!lua flags=allow-stale,no-writes\nreturn 1", "0"]);
+    rig.say(script, eval);
+    rig.settle();
+    assert_eq!(rig.got(script), "+RAN\r\n");
+    // Errors and refusals come at once.
+    assert!(
+        rig.tell(other, "SET a\nNONSENSE")
+            .starts_with("-ERR wrong number of arguments for 'set' command\r\n-ERR unknown command")
+    );
+    assert_eq!(rig.tell(other, "SET a 4"), "");
+    rig.core.tick(rig.now_ms);
+    assert_eq!(rig.core.counters.blocked, 1);
+    // A transaction is held back as a whole, not half.
+    let late = rig.client();
+    rig.tell(admin, "CLIENT UNPAUSE");
+    assert_eq!(rig.tell(late, "MULTI\nSET a 5"), "+OK\r\n+QUEUED\r\n");
+    rig.tell(admin, "CLIENT PAUSE 100 WRITE");
+    assert_eq!(rig.tell(late, "EXEC"), "");
+    assert_eq!(rig.tell(admin, "CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(rig.got(late), "*1\r\n+OK\r\n");
+    assert_eq!(rig.got(other), "+OK\r\n");
+    // One that says goodbye while it is held back is not carried out.
+    rig.tell(admin, "CLIENT PAUSE 100");
+    rig.tell(other, "SET a 6");
+    rig.core.session_ended(other);
+    rig.settle();
+    rig.clients.remove(&other.index);
+    rig.pass(200);
+    rig.settle();
+    assert_eq!(rig.tell(admin, "GET a"), "$1\r\n5\r\n");
+}
+
+#[test]
+fn a_pause_in_a_transaction_begins_behind_it() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    assert_eq!(
+        rig.tell(client, "MULTI\nSET {k}1 a\nCLIENT PAUSE 100 WRITE\nSET {k}2 b\nEXEC\nSET {k}1 c"),
+        "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+OK\r\n+OK\r\n+OK\r\n"
+    );
+    rig.pass(101);
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n");
+}
+
+#[test]
+fn clients_are_listed_and_killed_by_what_they_are() {
+    let mut rig = Rig::new(&THREE);
+    let clients: Vec<_> = (1..=5).map(|id| rig.client_of_id(id)).collect();
+    let open = |rig: &Rig| clients.iter().map(|client| u8::from(rig.core.is_open(*client)).to_string()).collect::<String>();
+    rig.tell(clients[1], "SUBSCRIBE ch");
+    rig.tell(clients[2], "MULTI");
+    rig.tell(clients[3], "CLIENT NO-EVICT on\nCLIENT SETNAME four");
+    let list = rig.tell(clients[0], "CLIENT LIST");
+    for part in [
+        "id=2 addr=127.0.0.1:2 laddr=127.0.0.1:7379",
+        "flags=P db=0 sub=1",
+        "flags=x db=0",
+        "name=four age=0 idle=0 flags=e",
+        "cmd=client|list",
+    ] {
+        assert!(list.contains(part), "{part} in {list}");
+    }
+    assert!(list.find("id=2 ") < list.find("id=3 "));
+    let listed =
+        |list: &str| list.lines().filter(|line| line.starts_with("id=")).map(|line| line[3..4].to_owned()).collect::<String>();
+    assert_eq!(listed(&rig.tell(clients[0], "CLIENT LIST TYPE pubsub")), "2");
+    assert_eq!(listed(&rig.tell(clients[0], "CLIENT LIST TYPE normal")), "1345");
+    assert_eq!(listed(&rig.tell(clients[0], "CLIENT LIST TYPE replica")), "");
+    assert_eq!(listed(&rig.tell(clients[0], "CLIENT LIST ID 3 9 1")), "13");
+
+    assert_eq!(rig.tell(clients[0], "CLIENT KILL 127.0.0.1:9"), "-ERR No such client\r\n");
+    assert_eq!(rig.tell(clients[0], "CLIENT KILL ID 1"), ":0\r\n", "not whoever asks, unless it says so");
+    assert_eq!(rig.tell(clients[0], "CLIENT KILL TYPE pubsub LADDR 127.0.0.1:7379 ID 3"), ":0\r\n");
+    assert_eq!(open(&rig), "11111");
+    assert_eq!(rig.tell(clients[0], "CLIENT KILL 127.0.0.1:4"), "+OK\r\n");
+    assert_eq!(rig.tell(clients[0], "CLIENT KILL TYPE pubsub USER default"), ":1\r\n");
+    assert_eq!(open(&rig), "10101");
+    assert_eq!(rig.tell(clients[0], "PING\nCLIENT KILL SKIPME no LADDR 127.0.0.1:7379\nPING"), "+PONG\r\n:3\r\n");
+    assert_eq!(open(&rig), "00000");
+}
+
+#[test]
+fn a_wait_is_ended_by_its_node_which_is_told_until_it_comes_true() {
+    let mut rig = Rig::new(&["a"]);
+    let (asker, waiter) = (rig.client_of_id(1), rig.client_of_id(2));
+    assert_eq!(rig.tell(asker, "CLIENT UNBLOCK 2"), ":0\r\n");
+    rig.tell(waiter, "BLPOP q 0");
+    let private = rig.core.sessions[waiter.index as usize].private.unwrap();
+    rig.core.backend_known_as(private, Some(77));
+    assert_eq!(rig.tell(asker, "CLIENT UNBLOCK 1"), ":0\r\n");
+    assert_eq!(rig.tell(asker, "CLIENT UNBLOCK 2 ERROR"), ":1\r\n");
+    let told = |rig: &Rig| rig.nodes.values().flat_map(|node| &node.seen).filter(|name| *name == "client").count();
+    assert_eq!(told(&rig), 1);
+    // It came before the wait had begun.
+    rig.pass(50);
+    rig.settle();
+    assert_eq!(told(&rig), 2);
+    rig.nodes.get_mut(&private).unwrap().replies.extend(b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+    rig.settle();
+    assert_eq!(rig.got(waiter), "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+    // The connection is not used again: what is still under way would end the next wait on it.
+    assert!(!rig.nodes.contains_key(&private));
+    rig.pass(50);
+    rig.settle();
+    assert_eq!(told(&rig), 2);
+}
