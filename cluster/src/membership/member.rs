@@ -132,6 +132,8 @@ struct Flush {
     until_ms: u64,
     /// The value of [`Book::guest_need`] when it began: what it makes up for.
     covers: u64,
+    /// Up to which map's lost slots it makes up for, if for any: see `homes`.
+    through: Option<Epoch>,
     /// The node is emptied so that it can be shown up; else its guest databases are, so that another can be shown down.
     join: bool,
 }
@@ -675,8 +677,8 @@ impl Member {
             self.guest_covered = self.guest_covered.max(flush.covers);
             return;
         }
-        // No reader that had taken up a map which does not show it up has written here since.
-        if let Some((through, _)) = book.homes.lost(&self.name) {
+        // Where a laggard may have written since, it is emptied, but not for good: that is left to a purge.
+        if let Some(through) = flush.through {
             book.homes.cleared(&self.name, through);
         }
         // It empties the guest databases too, but was not timed for the nodes that may be going down just now.
@@ -875,10 +877,11 @@ impl Member {
             book.changed(&self.name, What::Forgotten { cause: format!("down for {minutes} minutes") }, now);
         }
         if book.may_flush && self.may_join_at_ms(now, book).is_some_and(|at_ms| at_ms <= now_ms) {
+            let through = book.may_clear(&self.name, now);
             let Link::Open(open) = &self.link else { return };
             let scope = if book.is_master(&open.server) { Scope::AllButCoordination } else { Scope::All };
             let (link, until_ms) = (open.link, now_ms + book.options.join_flush_timeout_ms);
-            self.begin_flush(link, scope, until_ms, true, book);
+            self.begin_flush(link, scope, until_ms, through, true, book);
         }
     }
 
@@ -914,12 +917,12 @@ impl Member {
         let (link, until_ms) = (open.link, now.mono_ms + book.options.guest_flush_timeout_ms);
         // One that is under way began too early, but its time limit holds: a node that never answers is not waited for anew.
         let until_ms = self.flush.as_ref().map_or(until_ms, |flush| flush.until_ms.min(until_ms));
-        self.begin_flush(link, scope, until_ms, false, book);
+        self.begin_flush(link, scope, until_ms, None, false, book);
     }
 
-    fn begin_flush(&mut self, link: LinkId, scope: Scope, until_ms: u64, join: bool, book: &mut Book) {
+    fn begin_flush(&mut self, link: LinkId, scope: Scope, until_ms: u64, through: Option<Epoch>, join: bool, book: &mut Book) {
         let id = book.id();
-        self.flush = Some(Flush { id, until_ms, covers: book.guest_need, join });
+        self.flush = Some(Flush { id, until_ms, covers: book.guest_need, through, join });
         book.push(Action::Flush { name: self.name.clone(), link, flush: id, scope });
     }
 

@@ -13,7 +13,7 @@ fn rig(names: &[&str]) -> Rig {
 
 impl Rig {
     /// Lets time pass in which agents announce their nodes and proxy `p` confirms.
-    fn live(&mut self, ms: u64) {
+    pub(super) fn live(&mut self, ms: u64) {
         for _ in 0..ms / 1_000 {
             self.confirm();
             for name in self.stored.0.keys().cloned().collect::<Vec<_>>() {
