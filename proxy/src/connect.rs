@@ -67,9 +67,9 @@ pub(crate) async fn connect(
 }
 
 /// Asks a node for something over a connection of its own, within `limit`. The reply is an error if the node refuses.
-pub(crate) async fn ask(
+pub(crate) async fn ask<A: AsRef<[u8]>>(
     endpoint: &Endpoint,
-    args: &[&str],
+    args: &[A],
     reply_bytes_max: usize,
     limit: Duration,
 ) -> Result<Vec<u8>, ConnectError> {

@@ -11,6 +11,7 @@ mod config;
 mod confirm;
 mod connect;
 mod core;
+mod functions;
 mod limits;
 mod listen;
 mod metrics;

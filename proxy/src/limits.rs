@@ -60,8 +60,10 @@ pub(crate) const SCRIPTS_NOTED_MAX: usize = 4096;
 pub(crate) const LEARN_EVERY_MS: u64 = 10_000;
 /// How long a node is not asked for its commands again that did not answer, in ms.
 pub(crate) const LEARN_AGAIN_MS: u64 = 1_000;
-/// Longest reply to COMMAND that is read.
-pub(crate) const LEARN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest reply that is read to what a node is asked beside its clients' commands (COMMAND, FUNCTION DUMP).
+pub(crate) const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Nodes that are asked for the libraries that another may lack.
+pub(crate) const FUNCTION_SOURCES_MAX: usize = 8;
 
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;

@@ -35,7 +35,8 @@ use crate::{
         Core, Effect, Lane, Order, Outcome, Peer, RedirectTarget, Redirected, SessionId, Settings, TrackingOptions,
         TrackingRequest,
     },
-    limits::{GATHER_MS, LEARN_BYTES_MAX, READ_BYTES, TICK_MS},
+    functions,
+    limits::{ASKED_BYTES_MAX, GATHER_MS, READ_BYTES, TICK_MS},
     socket::{Reader, Socket, StdSocket, Writer},
     stats::AllStats,
     watch::Suspicion,
@@ -594,6 +595,9 @@ impl Worker {
                     let wanted = Wanted { endpoint, lane, tracking, after_ms };
                     spawn_local(self.clone().run_backend(backend, incarnation, wanted));
                 }
+                Effect::CopyFunctions { node, to, from } => {
+                    spawn_local(self.clone().copy_functions(node, to, from));
+                }
                 Effect::LearnCommands { endpoint } => {
                     spawn_local(self.clone().learn_commands(endpoint));
                 }
@@ -661,9 +665,15 @@ impl Worker {
         self.want_flush();
     }
 
+    async fn copy_functions(self: Rc<Self>, node: Arc<str>, to: Endpoint, from: Vec<Endpoint>) {
+        functions::copy(&to, &from, Duration::from_millis(self.shared.settings.timeout_ms)).await;
+        self.core.borrow_mut().functions_copied(&node);
+        self.want_flush();
+    }
+
     async fn learn_commands(self: Rc<Self>, endpoint: Endpoint) {
         let limit = Duration::from_millis(self.shared.settings.timeout_ms);
-        let reply = ask(&endpoint, &["COMMAND"], LEARN_BYTES_MAX, limit).await;
+        let reply = ask(&endpoint, &["COMMAND"], ASKED_BYTES_MAX, limit).await;
         if let Err(error) = &reply {
             tracing::warn!(node = %endpoint.address(), "cannot be asked for its commands: {error}");
         }

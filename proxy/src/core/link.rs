@@ -154,6 +154,7 @@ impl Core {
         let was = backend.state;
         let relied_on_scripts = backend.relies_on_scripts();
         let lost = backend.lose_sent();
+        self.functions.forget(&backend.node);
         let node = backend.node.clone();
         if matches!(was, State::Retired { .. }) {
             self.lose_tracked(index);

@@ -18,6 +18,7 @@ mod cluster;
 mod events;
 mod everywhere;
 mod forward;
+mod functions;
 mod info;
 mod input;
 mod learning;
@@ -60,6 +61,7 @@ use backend::{Backend, State};
 use broadcast::Broadcasts;
 use client_pause::ClientPause;
 pub(crate) use everywhere::{Order, Outcome};
+use functions::Functions;
 use learning::Learning;
 use private::Hold;
 use script::Seen;
@@ -78,6 +80,8 @@ pub(crate) enum Effect {
     Connect { backend: u32, incarnation: u32, endpoint: Endpoint, lane: Lane, tracking: Option<TrackingOptions>, after_ms: u64 },
     /// Ask this node for all its commands and report [`Core::commands_learned`].
     LearnCommands { endpoint: Endpoint },
+    /// Give a node the libraries that the others have, and report [`Core::functions_copied`].
+    CopyFunctions { node: Arc<str>, to: Endpoint, from: Vec<Endpoint> },
     /// Close the backend's connection.
     Disconnect { backend: u32 },
     /// The session may be read from again.
@@ -174,6 +178,7 @@ pub(crate) struct Core {
     redirected: Vec<Redirected>,
     seen: Seen,
     learning: Learning,
+    functions: Functions,
     private_count: usize,
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
@@ -223,6 +228,7 @@ impl Core {
             redirected: Vec::new(),
             seen: Seen::default(),
             learning: Learning::default(),
+            functions: Functions::default(),
             private_count: 0,
             part_targets: Vec::new(),
             random: worker as u64,
@@ -419,6 +425,7 @@ impl Core {
         self.topology = topology;
         self.maps += 1;
         self.learning.map_changed();
+        self.functions.map_changed(&self.topology);
         self.taken_up_ms = self.now_ms;
         self.unsettled = true;
         let mut moved = Vec::new();

@@ -19,6 +19,7 @@ use vrc_cluster::{
 use super::{
     Core, Flow,
     backend::{State, Waiter},
+    functions::calls_function,
     session::Slot,
 };
 use crate::{
@@ -61,6 +62,11 @@ pub(super) fn runs_known_script(command: &Command) -> bool {
 impl Core {
     /// A command about scripts or functions that goes to one node.
     pub(super) fn forward_scripting(&mut self, index: u32, owner: Owner, command: &'static Command, args: Args<'_>) -> Flow {
+        if calls_function(command)
+            && let Some(flow) = self.see_to_functions(owner.node)
+        {
+            return flow;
+        }
         if !runs_known_script(command) {
             self.note_run(command, args);
             return self.forward(index, owner, args);

@@ -66,6 +66,8 @@ pub(crate) enum Pause {
     Learning,
     /// CLIENT PAUSE, in its state at that round.
     HeldBack { round: u32 },
+    /// A node is given the libraries of functions that the others have.
+    Functions,
 }
 
 #[derive(Debug, Default)]

@@ -22,6 +22,7 @@ mod clients;
 mod introspection;
 mod learning;
 mod listening;
+mod multi_key;
 mod scripts;
 mod segments;
 
@@ -63,6 +64,8 @@ struct Rig {
     /// What a node says to COMMAND, `None` if it does not answer; and how often one was asked.
     commands: Option<Vec<u8>>,
     learned: usize,
+    /// The nodes that were given functions.
+    seen_to: Vec<String>,
     /// What nodes track: node, key, connections.
     tracked: BTreeMap<(String, Vec<u8>), BTreeSet<u32>>,
     /// What came on the second connection of each and was not handed on yet.
@@ -120,6 +123,7 @@ impl Rig {
             suspects: Vec::new(),
             commands: Some(b"*0\r\n".to_vec()),
             learned: 0,
+            seen_to: Vec::new(),
             tracked: BTreeMap::new(),
             feeds: BTreeMap::new(),
             now_ms: 0,
@@ -183,6 +187,10 @@ impl Rig {
         for effect in self.core.take_effects() {
             match effect {
                 Effect::Connect { backend, incarnation, endpoint, .. } => self.wanted.push((backend, incarnation, endpoint.host)),
+                Effect::CopyFunctions { node, .. } => {
+                    self.seen_to.push(node.to_string());
+                    self.core.functions_copied(&node);
+                }
                 Effect::LearnCommands { .. } => {
                     self.learned += 1;
                     let reply = self.commands.clone();
@@ -301,6 +309,7 @@ impl Rig {
                     data.clear();
                     encode::simple(&mut reply, "OK");
                 }
+                "fcall" => encode::simple(&mut reply, "CALLED"),
                 "t.put" => {
                     data.insert(args[1].clone(), args[2].clone());
                     encode::simple(&mut reply, "PUT");

@@ -29,6 +29,7 @@ use super::{
     aside::{Asides, Segment, parts_blocks, stands_aside},
     backend::{Lane, Waiter},
     client_pause::may_write,
+    functions::calls_function,
     private::Hold,
     script::{load, runs_known_script},
     session::{Sequence, Slot},
@@ -126,6 +127,11 @@ impl Core {
 
     /// A command inside a transaction.
     pub(super) fn queue_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
+        if calls_function(command)
+            && let Some(flow) = self.see_to_queued_functions(index, command, args)
+        {
+            return flow;
+        }
         let refusal = match self.check_queued(index, command, args) {
             Ok(key) => {
                 self.note_run(command, args);

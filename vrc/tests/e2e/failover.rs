@@ -17,6 +17,8 @@ fn a_killed_nodes_keys_answer_from_the_others_and_it_comes_back_empty() {
     }
     let script: String =
         redis::cmd("SCRIPT").arg("LOAD").arg("return redis.call('get', KEYS[1])").query(&mut clients[0]).unwrap();
+    let library = "#!lua name=lib\nredis.register_function('found', function(keys) return redis.call('get', keys[1]) end)";
+    redis::cmd("FUNCTION").arg("LOAD").arg(library).exec(&mut clients[0]).unwrap();
     let before = cluster.topology();
     let victim = before.nodes()[0].name.to_string();
     let (its, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| locate(&before, key.as_bytes()).holder == victim);
@@ -65,6 +67,11 @@ fn a_killed_nodes_keys_answer_from_the_others_and_it_comes_back_empty() {
     for (key, value) in [(its[0], None), (others[0], Some("before".to_owned()))] {
         let answer: Option<String> = redis::cmd("EVALSHA").arg(&script).arg(1).arg(key).query(&mut clients[0]).unwrap();
         assert_eq!(answer, value);
+        // And its functions, which any proxy gives it again.
+        for client in &mut clients {
+            let answer: Option<String> = redis::cmd("FCALL").arg("found").arg(1).arg(key).query(client).unwrap();
+            assert_eq!(answer, value);
+        }
     }
     for key in &its {
         redis::cmd("SET").arg(key).arg("after").exec(&mut clients[0]).unwrap();

@@ -74,3 +74,25 @@ fn a_script_goes_along_wherever_what_runs_it_goes() {
     rig.settle();
     assert_eq!(rig.got(client), "+RAN\r\n+OK\r\n+QUEUED\r\n*1\r\n+RAN\r\n+RAN\r\n");
 }
+
+#[test]
+fn a_node_is_given_the_functions_of_the_others_before_one_is_called_there() {
+    let mut rig = Rig::new(&["a", "b"]);
+    let call = format!("FCALL f 1 {}", rig.key_of("b", 0));
+    let all = [request("PING"), request(&call), request("PING"), request("MULTI"), request(&call), request("EXEC")].concat();
+    let expect = "+PONG\r\n+CALLED\r\n+PONG\r\n+OK\r\n+QUEUED\r\n*1\r\n+CALLED\r\n";
+    assert_eq!(rig.ask(&all), expect);
+    assert_eq!(rig.seen_to, ["b"]);
+    // Its process may be another after this.
+    rig.kill("b");
+    rig.reachable.insert("b".to_owned());
+    let block = [request("MULTI"), request(&call), request("EXEC")].concat();
+    assert_eq!(rig.ask(block), "+OK\r\n+QUEUED\r\n*1\r\n+CALLED\r\n");
+    assert_eq!(rig.seen_to, ["b", "b"]);
+    // Nobody is there who could have any.
+    rig.core.set_topology(topology(2, &[("a", false), ("b", true)]));
+    rig.kill("b");
+    rig.reachable.insert("b".to_owned());
+    assert_eq!(rig.ask(&all), expect);
+    assert_eq!(rig.seen_to.len(), 2);
+}
