@@ -1,4 +1,5 @@
-//! Membership under faults: coordinators, a master, nodes and their agents, proxies and their clients in a world of made-up time.
+//! Membership under faults: coordinators, a master, nodes and their agents, proxies and their clients, and operators who change homes,
+//! in a world of made-up time.
 //!
 //! A seed decides everything, so a failing one can be played again: `VRC_SEED=17 cargo test -p vrc-cluster simulation`, and
 //! `VRC_SEEDS=100000` plays that many. [`world`] plays. What must hold is checked where it can be seen: by [`checker`] at the

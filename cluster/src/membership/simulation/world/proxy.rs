@@ -81,6 +81,8 @@ pub(super) struct Asked {
     proxy: usize,
     /// Of the map by which it was sent.
     epoch: Epoch,
+    /// To a guest database.
+    guest: bool,
     until_ms: u64,
     /// Nodes whose answers are awaited.
     awaited: Vec<usize>,
@@ -273,7 +275,7 @@ impl World {
         self.clients.next += 1;
         let number = self.clients.next;
         let until_ms = self.now_ms + ANSWER_TIMEOUT_MS;
-        self.clients.asked.insert(number, Asked { op, proxy, epoch: 0, until_ms, awaited: Vec::new() });
+        self.clients.asked.insert(number, Asked { op, proxy, epoch: 0, guest: false, until_ms, awaited: Vec::new() });
         self.at_proxy(number);
     }
 
@@ -301,6 +303,7 @@ impl World {
         }
         if let Some(asked) = self.clients.asked.get_mut(&number) {
             asked.epoch = self.proxies[proxy].held.epoch();
+            asked.guest = targets.iter().any(|(_, guest)| *guest);
             asked.awaited = targets.iter().map(|(node, _)| usize::from(*node)).collect();
         }
         for (node, guest) in targets {
@@ -361,14 +364,14 @@ impl World {
         if !asked.awaited.is_empty() {
             return;
         }
-        let (op, epoch) = (asked.op, asked.epoch);
+        let (op, epoch, guest) = (asked.op, asked.epoch, asked.guest);
         self.clients.asked.remove(&number);
         match op {
             Op::Read { key, began } => {
                 let outcome = self.reads.read_ends(key, began, value, self.now_ms);
                 self.check(outcome);
             }
-            Op::Write { key, seq, .. } if self.strays(epoch) && !self.is_purged_later(node, key) => {
+            Op::Write { key, seq, .. } if self.strays(epoch) && (guest || !self.is_purged_later(node, key)) => {
                 self.write_ends(key, seq, Ending::Strayed);
             }
             Op::Write { key, seq, .. } => self.write_ends(key, seq, Ending::Done),
@@ -383,7 +386,7 @@ impl World {
         epoch != published && self.now_ms > at_ms + options().settle_ms
     }
 
-    /// What was written there by an older map must not turn up again: the node is to be purged of the key, and not before proxies have
+    /// What was written there, not as a guest, by an older map must not turn up again: the node is to be purged of the key, and not before proxies have
     /// confirmed that it lost it, or their grace period has passed.
     fn is_purged_later(&self, node: usize, key: usize) -> bool {
         let name = &self.nodes[node].name;
