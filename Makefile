@@ -5,11 +5,13 @@ CARGO ?= cargo
 ARGS ?=
 # Options of the fault runner, as in: make chaos CHAOS="--seed 7 --duration 600 --kinds node-kill,master-kill"
 CHAOS ?=
+# How many histories to play, as in: make simulate SEEDS=1000000
+SEEDS ?= 100000
 # Options of the side-by-side benchmark, as in: make bench BENCH="--quick --workers 1,2"
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos lint bench bench-guard cargo redis
+.PHONY: help up test simulate chaos lint bench bench-guard cargo redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +21,9 @@ up: cargo redis ## Build, and run a whole cluster on this machine until Ctrl-C (
 
 test: cargo redis ## Run all tests, end to end ones against real redis servers
 	$(CARGO) test --workspace --no-fail-fast
+
+simulate: cargo ## Play SEEDS histories (100,000 unless told) of membership in a simulated world; one alone: VRC_SEED=17 make simulate
+	VRC_SEEDS=$(SEEDS) $(CARGO) test -p vrc-cluster --lib simulation_holds -- --nocapture
 
 chaos: cargo redis ## Play faults to a whole cluster under checked traffic (CHAOS="--seed 7 --duration 600"; all: CHAOS=--help)
 	$(CARGO) build -p vrc -p vrc-chaos

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contract::{EPOCH_MAX, Epoch, Node, NodeMap};
+use crate::flaw::{self, Flaw};
 
 /// How long a reader that holds a map with an epoch waits before it believes one without, in ms.
 ///
@@ -47,11 +48,11 @@ impl Held {
         // Changes at every message of an agent, and nobody's keys move for it.
         map.values_mut().for_each(|node| node.last_ping = None);
         let epoch = epoch.filter(|epoch| *epoch <= EPOCH_MAX);
-        if map.is_empty() && !self.map.is_empty() {
+        if map.is_empty() && !self.map.is_empty() && !flaw::has(Flaw::ReaderTakesEmpty) {
             return Err(Ignored::Empty);
         }
         match (self.epoch, epoch) {
-            (Some(held), Some(offered)) if offered < held => return Err(Ignored::Older),
+            (Some(held), Some(offered)) if offered < held && !flaw::has(Flaw::ReaderTakesOlder) => return Err(Ignored::Older),
             (Some(held), Some(offered)) if offered == held => {
                 self.no_epoch_since_ms = None;
                 return Err(Ignored::Same);

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     contract::{Announcement, Endpoint, Epoch, Node, Upkeep},
+    flaw::{self, Flaw},
     membership::Book,
 };
 
@@ -284,7 +285,7 @@ impl Member {
         }
         self.published = Published::Up;
         self.standing = Standing::Up { since_ms: now.mono_ms, doubt_until_ms: Some(now.mono_ms + book.options.ping_timeout_ms) };
-        if uncertain {
+        if uncertain || flaw::has(Flaw::EmptiesForNewLeader) {
             self.take_down(Cause::Uncertain, now, book);
             return;
         }
@@ -330,7 +331,10 @@ impl Member {
 
     /// The node as the map is to show it.
     pub(super) fn shown(&self) -> Option<Node> {
-        self.listed.then(|| Node {
+        // One that no map has shown comes in as up or not at all: others would be guests' hosts for it all at once, with what
+        // they may have kept for it long ago.
+        let comes_in = self.is_up() || self.published != Published::Absent || flaw::has(Flaw::ComesInAsDown);
+        (self.listed && comes_in).then(|| Node {
             config: self.shown_endpoint.clone(),
             weight: self.weight,
             up: self.is_up(),
@@ -415,10 +419,12 @@ impl Member {
     pub(super) fn hear_gone(&mut self, run_id: Option<&str>, cause: Cause, now: Now, book: &mut Book) {
         let current = match &self.link {
             Link::Open(open) => Some(open.server.run_id.as_str()),
-            _ => self.run_id.as_deref(),
+            // A standby has no connections, and goes by the map that it heard.
+            _ => self.run_id.as_deref().or_else(|| book.base.get(&self.name)?.run_id.as_deref()),
         };
         if let (Some(said), Some(current)) = (run_id, current)
             && said != current
+            && !flaw::has(Flaw::BelievesOldDeaths)
         {
             return;
         }
@@ -536,7 +542,7 @@ impl Member {
             self.version.clone_from(&server.version);
         }
         let same = match &self.run_id {
-            Some(run_id) => *run_id == server.run_id,
+            Some(run_id) => *run_id == server.run_id || flaw::has(Flaw::RestartUnnoticed),
             None => self.published == Published::Up && self.ran_when_last_seen(server, now),
         };
         match &mut self.standing {
@@ -547,8 +553,8 @@ impl Member {
                 if same
                     && cause.revocable()
                     && self.listed
-                    && self.published == Published::Up
-                    && !book.being_shown_down(&self.name) =>
+                    && (self.published == Published::Up || flaw::has(Flaw::TakenBackAfterShownDown))
+                    && (!book.being_shown_down(&self.name) || flaw::has(Flaw::TakenBackWhileShownDown)) =>
             {
                 self.standing = Standing::Up { since_ms: *since_ms, doubt_until_ms: None };
                 self.state_change_unix_ms = self.published_change_unix_ms;
@@ -609,7 +615,7 @@ impl Member {
         self.drop_flush();
         self.link = Link::Idle { retry_at_ms: now.mono_ms };
         if self.is_up() && book.leading {
-            if loss == Loss::Broken && self.rechecks < RECHECKS_MAX {
+            if loss == Loss::Broken && self.rechecks < RECHECKS_MAX && !flaw::has(Flaw::CutIsDown) {
                 self.rechecks += 1;
                 self.look_again(now, book);
             } else {
@@ -674,7 +680,8 @@ impl Member {
         }
         let Some(flush) = self.flush.take_if(|flush| flush.id == id) else { return };
         if !flush.join {
-            self.guest_covered = self.guest_covered.max(flush.covers);
+            let covers = if flaw::has(Flaw::GuestFlushCoversLater) { book.guest_need } else { flush.covers };
+            self.guest_covered = self.guest_covered.max(covers);
             return;
         }
         // Where a laggard may have written since, it is emptied, but not for good: that is left to a purge.
@@ -703,7 +710,9 @@ impl Member {
             return self.clear_failed(reason, now, book);
         }
         let Some(flush) = self.flush.as_ref().filter(|flush| flush.id == id) else { return };
-        if flush.join {
+        if flaw::has(Flaw::FailedFlushCounts) {
+            self.flushed(id, now, book);
+        } else if flush.join {
             self.flush_refused(reason, now, book);
         } else {
             self.flush = None;
@@ -745,6 +754,10 @@ impl Member {
     }
 
     fn guest_flush_failed(&mut self, reason: String, now: Now, book: &mut Book) {
+        if flaw::has(Flaw::UnflushedStaysUp) {
+            self.guest_covered = book.guest_need;
+            return;
+        }
         self.drop_link(now, book);
         self.back_off(now);
         if self.is_up() {
@@ -882,6 +895,11 @@ impl Member {
             let scope = if book.is_master(&open.server) { Scope::AllButCoordination } else { Scope::All };
             let (link, until_ms) = (open.link, now_ms + book.options.join_flush_timeout_ms);
             self.begin_flush(link, scope, until_ms, through, true, book);
+            if flaw::has(Flaw::ShownUpBeforeFlushed)
+                && let Some(id) = self.flush.as_ref().map(|flush| flush.id)
+            {
+                self.flushed(id, now, book);
+            }
         }
     }
 
@@ -896,11 +914,12 @@ impl Member {
             && self.upkeep.drained.is_none()
             // What readers were told to take from others must not be written here any more: the map that says so stands. A new
             // leader's first map says it of every node that some lost map may have shown up.
-            && self.published != Published::Up
+            && (self.published != Published::Up || flaw::has(Flaw::EmptiedBeforeShownDown))
             && !book.rewrite
             && self.recently_announced(now, book);
         let since_ms = self.shown_at_ms.max(book.rewritten_at_ms);
-        ready.then(|| (since_ms + book.options.settle_ms).max(self.held_until_ms).max(self.flush_at_ms))
+        let settle_ms = if flaw::has(Flaw::EmptiedTooSoon) { 0 } else { book.options.settle_ms };
+        ready.then(|| (since_ms + settle_ms).max(self.held_until_ms).max(self.flush_at_ms))
     }
 
     /// Whether its guest databases were flushed late enough for the nodes that go down.
@@ -978,7 +997,9 @@ impl Member {
 
     /// Not in the map, and nobody speaks of it.
     pub(super) fn is_forgotten(&self, now: Now, book: &Book) -> bool {
-        !self.listed && self.published == Published::Absent && !self.recently_announced(now, book)
+        let is_on_its_way = book.writing.as_ref().is_some_and(|writing| writing.map.contains_key(&self.name));
+        let is_wanted = self.listed && (self.is_up() || is_on_its_way);
+        !is_wanted && self.published == Published::Absent && !self.recently_announced(now, book)
     }
 
     /// The next moment at which time alone changes something.

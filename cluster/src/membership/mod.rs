@@ -57,6 +57,7 @@ pub use status::{NodeState, NodeStatus, Status};
 use wishes::Wishes;
 
 use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Epoch, Node, NodeMap};
+use crate::flaw::{self, Flaw};
 
 /// A coordinator's mind.
 #[derive(Debug)]
@@ -179,7 +180,9 @@ impl Book {
 
     /// What became of the write that is under way will not be told.
     fn doubt_write(&mut self) {
-        if let Some(writing) = self.writing.take() {
+        if let Some(writing) = self.writing.take()
+            && !flaw::has(Flaw::UnansweredIsUndone)
+        {
             self.doubtful = Some((writing.map, writing.epoch));
         }
     }
@@ -315,7 +318,7 @@ impl Membership {
     fn notice_own_pause(&mut self, now: Now) {
         if let Some(last) = self.last_step {
             let gap_ms = now.mono_ms.saturating_sub(last.mono_ms);
-            if gap_ms > options::OWN_PAUSE_MS {
+            if gap_ms > options::OWN_PAUSE_MS && !flaw::has(Flaw::BlamesOthers) {
                 for member in self.members.values_mut() {
                     member.excuse(gap_ms);
                 }
@@ -401,7 +404,9 @@ impl Membership {
         self.lease.asked = None;
         self.book.listing = None;
         self.book.doubt_write();
-        self.lease.term += 1;
+        if !flaw::has(Flaw::KeepsToken) {
+            self.lease.term += 1;
+        }
         self.lease.role = Role::Standby;
         self.lease.until_ms = 0;
         self.lease.next_at_ms = now.mono_ms + self.book.options.lease_interval_ms;
@@ -410,6 +415,12 @@ impl Membership {
     fn leased(&mut self, request: RequestId, answer: LeaseAnswer, now: Now) {
         let Some((_, asked_ms)) = self.lease.asked.take_if(|(asked, _)| *asked == request) else { return };
         let interval_ms = self.book.options.lease_interval_ms;
+        let answer = match answer {
+            LeaseAnswer::Other { .. } if flaw::has(Flaw::NoLease) => {
+                LeaseAnswer::Held { gained: false, epoch: Some(self.book.base_epoch), nodes: self.book.base.len() }
+            }
+            answer => answer,
+        };
         match answer {
             LeaseAnswer::Held { gained, epoch, nodes } => {
                 self.lease.until_ms = asked_ms + self.book.options.lease_ms;
@@ -417,6 +428,11 @@ impl Membership {
                 match self.lease.role {
                     Role::Leading if !gained => self.check_master(epoch, nodes),
                     Role::Reading(_) if !gained => {}
+                    _ if flaw::has(Flaw::LeadsUnread) => {
+                        self.lease.watching = true;
+                        let (map, epoch) = (self.book.base.clone(), self.book.base_epoch);
+                        self.lead(map, epoch, None, now);
+                    }
                     _ => {
                         let request = self.book.id();
                         self.lease.role = Role::Reading(request);
@@ -430,6 +446,9 @@ impl Membership {
                 // A moment after theirs runs out, or when the next try is due, whichever comes first.
                 self.lease.next_at_ms = now.mono_ms + left_ms.map_or(interval_ms, |left_ms| (left_ms + 1).min(interval_ms));
                 self.stand_by(now);
+                if flaw::has(Flaw::NobodyTakesOver) {
+                    self.lease.next_at_ms = u64::MAX;
+                }
             }
         }
     }
@@ -437,6 +456,9 @@ impl Membership {
     /// Somebody who is not us, and does not hold our lease, may have changed what stands in the master.
     fn check_master(&mut self, epoch: Option<Epoch>, nodes: usize) {
         let stored = epoch.unwrap_or(0);
+        if flaw::has(Flaw::LosesMapWithMaster) {
+            return;
+        }
         if self.book.rewrite || self.book.writing.is_some() || (stored == self.book.base_epoch && nodes == self.book.base.len()) {
             return;
         }
@@ -488,7 +510,7 @@ impl Membership {
         let book = &mut self.book;
         book.epoch = book.epoch.max(epoch);
         let newer = epoch > book.base_epoch || book.base_epoch == 0;
-        if !newer || (map.is_empty() && !book.base.is_empty()) {
+        if !newer || (map.is_empty() && !book.base.is_empty() && !flaw::has(Flaw::EmptyReplacesMemory)) {
             return false;
         }
         book.base = map;
@@ -518,11 +540,11 @@ impl Membership {
         self.book.proxies.begin(now.mono_ms, self.book.options.proxy_grace_ms);
         self.book.listing = None;
         // There was a later map, which is gone from here and from there: what it said of the nodes is not known.
-        let behind = from_memory && stored > self.book.base_epoch;
+        let behind = from_memory && stored > self.book.base_epoch && !flaw::has(Flaw::TrustsOldMemory);
         self.lease.role = Role::Leading;
         let book = &mut self.book;
         book.leading = true;
-        book.rewrite = true;
+        book.rewrite = !flaw::has(Flaw::LosesMapWithMaster);
         book.pending.clear();
         book.touched = true;
         if let Some(since_ms) = &mut book.bus_up_since_ms {
@@ -538,7 +560,7 @@ impl Membership {
         book.base = base;
         book.notice(Notice::Leads { nodes: book.base.len(), epoch: book.base_epoch, from_memory });
         self.lease.told = Some(true);
-        if from_memory && !behind {
+        if from_memory && !behind && !flaw::has(Flaw::LosesMapWithMaster) {
             // At once, and as it was: this says nothing new to readers, and another coordinator that missed the last maps
             // must not come to lead while the master is empty.
             let map = self.book.base.clone();
@@ -594,8 +616,12 @@ impl Membership {
                 if published == Published::Up && !member.is_up() {
                     // It went down while this was on its way. What guests hold from before is older than this map; and so
                     // is an emptying that has begun: readers will have used what was emptied.
-                    book.guest_need += 1;
-                    member.drop_flush();
+                    if !flaw::has(Flaw::LateUpNeedsNoFlush) {
+                        book.guest_need += 1;
+                    }
+                    if !flaw::has(Flaw::OldFlushCounts) {
+                        member.drop_flush();
+                    }
                 }
             }
         }
@@ -661,15 +687,16 @@ impl Membership {
 
     fn announced(&mut self, announcement: &Announcement, now: Now) {
         let name = announcement.node_name();
+        let nonsense = |nonsense: bool| nonsense && !flaw::has(Flaw::TakesNonsense);
         let bad = |reason: &str| Notice::BadAnnouncement { name: name.chars().take(64).collect(), reason: reason.to_owned() };
-        if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
+        if nonsense(name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control)) {
             return self.book.notice(bad("that is not a name"));
         }
-        if announcement.config.host.is_empty() || announcement.config.port == 0 {
+        if nonsense(announcement.config.host.is_empty() || announcement.config.port == 0) {
             return self.book.notice(bad("it has no address"));
         }
         // Also refuses what is not a number.
-        if !WEIGHTS.contains(&announcement.weight) {
+        if nonsense(!WEIGHTS.contains(&announcement.weight)) {
             return self.book.notice(bad(&format!("its weight is {}, not one from 0.01 to 100", announcement.weight)));
         }
         if !self.members.contains_key(&name) {
@@ -697,7 +724,8 @@ impl Membership {
 
     fn advance(&mut self, now: Now) {
         self.book.leading = self.lease.role == Role::Leading;
-        self.book.may_flush = self.book.leading && self.book.master_up && now.mono_ms < self.lease.until_ms;
+        self.book.may_flush = self.book.leading
+            && (self.book.master_up && now.mono_ms < self.lease.until_ms || flaw::has(Flaw::FlushesWithoutLease));
         if self.lease.role == Role::Stopped {
             return;
         }
@@ -749,13 +777,17 @@ impl Membership {
 
     /// From when guest databases may be flushed for the nodes that go down; `None` where none does, or none need be.
     fn guest_flush_from_ms(&self) -> Option<u64> {
-        if !self.book.leading || !self.book.options.guest_databases || self.book.writing.is_some() {
+        let writing = self.book.writing.is_some() && !flaw::has(Flaw::GuestsFlushedWhileWriting);
+        if !self.book.leading || !self.book.options.guest_databases || writing || flaw::has(Flaw::NoGuestFlush) {
             return None;
         }
         // Readers that have not yet taken up the map that showed a node up may still write its keys to guests.
         let down_ms = self.members.values().filter(|member| member.goes_down()).map(|member| member.shown_at_ms);
         let reweighed_ms = self.guests_may_come_back().then_some(self.book.published_at_ms);
         let since_ms = down_ms.chain(reweighed_ms).max()?;
+        if flaw::has(Flaw::GuestsFlushedTooSoon) {
+            return Some(0);
+        }
         Some(since_ms.max(self.book.rewritten_at_ms) + self.book.options.settle_ms)
     }
 
@@ -779,6 +811,9 @@ impl Membership {
 
     /// All nodes that were up, and more than one, went silent since the last map, and nobody else answers either.
     fn nothing_but_silence(&self) -> bool {
+        if flaw::has(Flaw::BelievesSilenceOfAll) {
+            return false;
+        }
         let mut gone = 0;
         for member in self.members.values() {
             if member.is_up() || member.answers() {
@@ -799,11 +834,12 @@ impl Membership {
             return;
         }
         // If the lease turns out to have been lost and gained anew, somebody may have changed the map in between.
-        if self.lease.asked.is_some() {
+        if self.lease.asked.is_some() && !flaw::has(Flaw::WritesWhileLeaseInDoubt) {
             return;
         }
         let goes_down = self.guests_may_come_back() || self.members.values().any(Member::goes_down);
         let unflushed = |member: &Member| member.is_up() && !member.guests_flushed(&self.book);
+        let goes_down = goes_down && !flaw::has(Flaw::NoGuestFlush);
         if goes_down && self.book.options.guest_databases && self.members.values().any(unflushed) {
             return;
         }
@@ -848,7 +884,8 @@ impl Membership {
             changes.iter().map(|(name, ..)| name.clone()).partition(|name| map.contains_key(name))
         };
         let request = self.book.id();
-        let epoch = (self.book.epoch + 1).max(now.unix_ms.min(EPOCH_MAX / 2));
+        let by_clock = if flaw::has(Flaw::EpochFromMemoryAlone) { 0 } else { now.unix_ms.min(EPOCH_MAX / 2) };
+        let epoch = (self.book.epoch + 1).max(by_clock);
         self.book.epoch = epoch;
         let token = self.token();
         let expected = (!replace).then_some(self.book.base.len());

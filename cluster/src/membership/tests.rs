@@ -12,6 +12,7 @@ use crate::contract::{AgentBusMessage, Announcement, Confirmation, EPOCH_MAX, En
 
 mod moves;
 mod purge;
+mod rare;
 
 const UNIX_MS: u64 = 1_795_000_000_000;
 

@@ -18,6 +18,10 @@ pub(super) type Author = (usize, u64);
 pub(super) struct Checker {
     /// How long readers are given to take up a map before what it changed is built upon.
     settle_ms: u64,
+    /// Coordinators that have heard, read or written a map with nodes.
+    knowing: BTreeSet<Author>,
+    /// No node fails, and nobody has reason to believe so.
+    nodes_are_well: bool,
     published: Published,
     /// By run id.
     processes: HashMap<String, Process>,
@@ -71,6 +75,8 @@ struct Process {
 pub(super) struct Stored<'a> {
     pub(super) hash: &'a NodeMap,
     pub(super) epoch: Option<Epoch>,
+    /// Whose token the lease holds.
+    pub(super) lease: Option<&'a str>,
 }
 
 /// The world when everything has been well for a while.
@@ -87,12 +93,22 @@ pub(super) struct Healed<'a> {
 }
 
 impl Checker {
-    pub(super) fn new(settle_ms: u64) -> Self {
-        Checker { settle_ms, ..Checker::default() }
+    pub(super) fn new(settle_ms: u64, nodes_are_well: bool) -> Self {
+        Checker { settle_ms, nodes_are_well, ..Checker::default() }
     }
 
-    /// A process flushed.
-    pub(super) fn flushed(&mut self, run_id: &str, scope: Scope, now_ms: u64) {
+    /// A coordinator knows of nodes.
+    pub(super) fn knows(&mut self, author: Author) {
+        self.knowing.insert(author);
+    }
+
+    /// A process of a node flushed, as it was asked to at `sent_ms`.
+    pub(super) fn flushed(&mut self, name: &str, run_id: &str, scope: Scope, sent_ms: u64, now_ms: u64) -> Result<(), Violation> {
+        let shown = self.published.map.get(name).filter(|node| node.up && node.run_id.as_deref() == Some(run_id));
+        let in_use_since_ms = shown.and_then(|_| self.published.since_ms.get(name));
+        if scope == Scope::All && in_use_since_ms.is_some_and(|since_ms| *since_ms < sent_ms) {
+            return Err(format!("{name} is emptied, and has been in use since {in_use_since_ms:?}"));
+        }
         let process = self.processes.entry(run_id.to_owned()).or_default();
         if !matches!(scope, Scope::Clients | Scope::ClientsButCoordination) {
             process.guests_flushed_at_ms = Some(now_ms);
@@ -102,6 +118,7 @@ impl Checker {
             self.counts.flushes += 1;
             self.emptied_again += usize::from(process.was_shown_up);
         }
+        Ok(())
     }
 
     /// The master carried out a write: the one place where everybody sees what was decided. `before` is what stood there, and
@@ -115,8 +132,14 @@ impl Checker {
         now_ms: u64,
     ) -> Result<(), Violation> {
         self.counts.writes += 1;
+        if before.lease != Some(write.token.as_str()) {
+            return Err(format!("{} writes, and the lease is {:?}'s", write.token, before.lease));
+        }
         if !same_but_for_pings(hash, &write.map) {
-            return Err(format!("hash and message differ: {hash:?} and {:?}", write.map));
+            let shown = |map: &NodeMap, name: &String| map.get(name).map(|node| (node.up, node.weight, node.run_id.clone()));
+            let names: BTreeSet<_> = hash.keys().chain(write.map.keys()).collect();
+            let differing = names.into_iter().filter(|name| shown(hash, name) != shown(&write.map, name));
+            return Err(format!("hash and message differ: {:?}", differing.collect::<Vec<_>>()));
         }
         if write.epoch <= self.published.epoch {
             return Err(format!("epoch {} after {}", write.epoch, self.published.epoch));
@@ -132,6 +155,8 @@ impl Checker {
             self.published.map = write.map.clone();
             self.published.since_ms.clear();
         }
+        self.empty_only_if_nothing_is_known(&write.map, author)?;
+        self.down_for_a_reason(&write.map)?;
         self.emptied_before_shown_up(&write.map)?;
         self.guests_flushed_before_shown_down(&write.map)?;
         self.publish(write, author, now_ms);
@@ -151,6 +176,22 @@ impl Checker {
         self.published.map = write.map.clone();
         self.published.author = author;
         self.published.at_ms = now_ms;
+    }
+
+    /// Nobody who has known nodes writes that there are none, where some are up.
+    fn empty_only_if_nothing_is_known(&self, map: &NodeMap, author: Author) -> Result<(), Violation> {
+        if map.is_empty() && self.published.map.values().any(|node| node.up) && self.knowing.contains(&author) {
+            return Err(format!("{author:?} has known nodes, and writes an empty map"));
+        }
+        Ok(())
+    }
+
+    fn down_for_a_reason(&self, map: &NodeMap) -> Result<(), Violation> {
+        let goes = |name: &&String| self.published.is_up(name) && !is_up(map, name);
+        match self.published.map.keys().find(goes).filter(|_| self.nodes_are_well) {
+            Some(name) => Err(format!("{name} is shown down, and nothing was done to it")),
+            None => Ok(()),
+        }
     }
 
     /// A node is shown up only as a process that was emptied, and emptied after readers had been told not to use it.

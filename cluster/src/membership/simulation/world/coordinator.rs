@@ -53,6 +53,9 @@ impl World {
 
     pub(super) fn step(&mut self, number: usize, event: Event) {
         let coordinator = &mut self.coordinators[number];
+        if matches!(&event, Event::MapHeard { map, .. } | Event::MapRead { map, .. } if !map.is_empty()) {
+            self.checker.knows((number, coordinator.life));
+        }
         let unix_ms = START_UNIX_MS + self.now_ms as i64 + coordinator.clock_offset_ms;
         let now = Now { mono_ms: self.now_ms, unix_ms: unix_ms as u64 };
         let shown = self.logging.then(|| shown::event(&event));
@@ -75,7 +78,8 @@ impl World {
     fn act(&mut self, number: usize, action: Action) {
         match action {
             Action::Connect { name, link, timeout_ms, .. } => {
-                let node = self.nodes.iter().position(|node| node.name == name).expect("a node of this world");
+                // Of another name there is none, and nobody answers.
+                let Some(node) = self.nodes.iter().position(|node| node.name == name) else { return };
                 let (at_ms, until_ms) = (self.now_ms + self.latency(), self.now_ms + timeout_ms);
                 // Known from here on, so that its end can be told.
                 self.coordinators[number].links.insert(link, (node, String::new()));
@@ -83,7 +87,9 @@ impl World {
             }
             Action::Disconnect { link, .. } => _ = self.coordinators[number].links.remove(&link),
             Action::Ping { link, .. } => self.tell(number, link, Command::Ping),
-            Action::Flush { link, flush, scope, .. } => self.tell(number, link, Command::Flush { flush, scope }),
+            Action::Flush { link, flush, scope, .. } => {
+                self.tell(number, link, Command::Flush { flush, scope, sent_ms: self.now_ms })
+            }
             Action::Lease { request, instance, term, ttl_ms } => {
                 self.ask(number, request, Request::Lease { request, instance, term, ttl_ms });
             }

@@ -1,7 +1,10 @@
 //! What goes wrong, and when it all is well again.
 
 use super::{CALM_MS, FAULTS_MS, Profile, What, World};
-use crate::{contract::AgentBusMessage, membership::Event};
+use crate::{
+    contract::AgentBusMessage,
+    membership::{Event, MapWrite},
+};
 
 impl World {
     pub(super) fn nodes_fail(&self) -> bool {
@@ -72,7 +75,7 @@ impl World {
             12 if loses_memory => {
                 let at_ms = if self.random.below(2) == 0 { self.now_ms } else { until_ms };
                 self.note(|| format!("the master dies until {at_ms}, and loses everything"));
-                self.master.die();
+                self.master.die(self.now_ms);
                 self.after(at_ms, 0, What::MasterStarts);
                 for number in 0..self.coordinators.len() {
                     self.lose_master(number, "reset");
@@ -96,6 +99,14 @@ impl World {
             18 if self.profile != Profile::ControlOnly => {
                 self.note(|| format!("p{proxy} is cut from n{node} until {until_ms}"));
                 lengthen(&mut self.proxies[proxy].cut_from_node_until_ms[node], until_ms);
+            }
+            19 if self.random.below(2) == 0 => self.say_nonsense(node),
+            19 if self.profile == Profile::ControlOnly && self.blind.is_none() => {
+                self.note(|| format!("c{number} sees no node any more"));
+                self.blind = Some(number);
+                for node in &mut self.nodes {
+                    node.cut_until_ms[number] = u64::MAX;
+                }
             }
             19 if self.profile != Profile::ControlOnly => {
                 self.note(|| format!("c{number} is cut from all nodes until {until_ms}"));
@@ -126,6 +137,17 @@ impl World {
         }
     }
 
+    /// A node that a map on its way shows otherwise restarts just now, or falls silent.
+    pub(super) fn strike_while_writing(&mut self, write: &MapWrite) {
+        if !self.nodes_fail() || write.changed.is_empty() || self.random.below(12) > 0 {
+            return;
+        }
+        let name = &write.changed[self.random.below(write.changed.len() as u64) as usize];
+        let Some(node) = self.nodes.iter().position(|node| node.name == *name) else { return };
+        let at_ms = self.now_ms + self.random.below(4);
+        self.kill(node, at_ms);
+    }
+
     fn lose_bus(&mut self, number: usize) {
         if std::mem::take(&mut self.coordinators[number].bus) {
             self.after(self.now_ms, number, What::Step(Event::BusDown));
@@ -143,7 +165,9 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].paused_until_ms = 0;
             self.nodes[node].silent_until_ms = 0;
-            self.nodes[node].cut_until_ms.fill(0);
+            let blind = self.blind;
+            let cuts = self.nodes[node].cut_until_ms.iter_mut().enumerate();
+            cuts.filter(|(number, _)| blind != Some(*number)).for_each(|(_, until_ms)| *until_ms = 0);
         }
         for proxy in &mut self.proxies {
             (proxy.paused_until_ms, proxy.cut_from_master_until_ms) = (0, 0);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use super::{MASTER_TIMEOUT_MS, What, World, shown};
 use crate::{
     contract::{Confirmation, Epoch, NodeMap},
+    flaw::{self, Flaw},
     membership::simulation::checker::Stored,
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
@@ -21,6 +22,8 @@ pub(super) struct Master {
     pub(super) proxies: BTreeMap<String, Confirmation>,
     /// Orders to purge, by node name.
     pub(super) orders: BTreeMap<String, Epoch>,
+    /// When it last lost everything.
+    pub(super) died_at_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,16 +49,28 @@ impl Master {
             rehomed: None,
             proxies: BTreeMap::new(),
             orders: BTreeMap::new(),
+            died_at_ms: None,
         }
     }
 
     pub(super) fn stored(&self) -> Stored<'_> {
-        Stored { hash: &self.hash, epoch: self.epoch }
+        let lease = self.lease.as_ref().map(|(token, _)| token.as_str());
+        Stored { hash: &self.hash, epoch: self.epoch, lease }
+    }
+
+    fn is_unexpected(&self, write: &MapWrite) -> bool {
+        write.expected.is_some_and(|nodes| nodes != self.hash.len()) && !flaw::has(Flaw::WritesUponAnything)
     }
 
     /// It dies, and loses everything.
-    pub(super) fn die(&mut self) {
-        *self = Master { up: false, process: self.process + 1, hung_until_ms: self.hung_until_ms, ..Master::new() };
+    pub(super) fn die(&mut self, now_ms: u64) {
+        *self = Master {
+            up: false,
+            process: self.process + 1,
+            hung_until_ms: self.hung_until_ms,
+            died_at_ms: Some(now_ms),
+            ..Master::new()
+        };
     }
 }
 
@@ -102,12 +117,15 @@ impl World {
         }
         coordinator.last_to_master_ms = coordinator.last_to_master_ms.max(now_ms + latency);
         let at_ms = coordinator.last_to_master_ms;
-        self.after(at_ms, number, What::AtMaster { connection, process, request });
+        if let Request::Write(write) = &request {
+            self.strike_while_writing(write);
+        }
+        self.after(at_ms, number, What::AtMaster { connection, process, request, late: false });
         self.after(now_ms + MASTER_TIMEOUT_MS, number, What::MasterSilent { connection, request: id });
     }
 
     /// A request arrives, perhaps long after its sender gave up on it.
-    pub(super) fn at_master(&mut self, number: usize, life: u64, connection: u64, process: u64, request: Request) {
+    pub(super) fn at_master(&mut self, number: usize, life: u64, connection: u64, process: u64, request: Request, late: bool) {
         if !self.master.up || self.master.process != process {
             return;
         }
@@ -117,9 +135,14 @@ impl World {
             // connection that was given up may well come after what is sent on the next.
             let given_up = self.coordinators[number].master != Some(connection);
             let late_ms = if given_up { connection % 8 * 60 } else { 0 };
-            let what = What::AtMaster { connection, process, request };
+            let what = What::AtMaster { connection, process, request, late };
             self.queue.push(held_ms + late_ms, (number, life, what));
             return;
+        }
+        if self.coordinators[number].master != Some(connection) && !late && self.random.below(2) == 0 {
+            // Given up, it may still lie in a buffer somewhere.
+            let at_ms = self.now_ms + self.random.below(150);
+            return self.queue.push(at_ms, (number, life, What::AtMaster { connection, process, request, late: true }));
         }
         if self.master.lease.as_ref().is_some_and(|(_, until_ms)| *until_ms <= self.now_ms) {
             self.master.lease = None;
@@ -147,9 +170,11 @@ impl World {
             }
             Request::Write(write) => {
                 let (request, stored) = (write.request, self.master.epoch.unwrap_or(0));
-                let answer = if holder.as_ref() != Some(&write.token) {
+                let is_fence_down = flaw::has(Flaw::NoFence) || flaw::has(Flaw::NoLease);
+                let fenced = holder.as_ref() != Some(&write.token) && !is_fence_down;
+                let answer = if fenced {
                     WriteAnswer::Fenced
-                } else if write.epoch <= stored || write.expected.is_some_and(|nodes| nodes != self.master.hash.len()) {
+                } else if write.epoch <= stored || self.master.is_unexpected(&write) {
                     WriteAnswer::Stale { stored }
                 } else {
                     self.write(number, write);

@@ -93,7 +93,7 @@ enum Profile {
 enum What {
     Step(Event),
     Tick(u64),
-    AtMaster { connection: u64, process: u64, request: Request },
+    AtMaster { connection: u64, process: u64, request: Request, late: bool },
     MasterAnswers { connection: u64, request: RequestId, event: Event },
     MasterSilent { connection: u64, request: RequestId },
     ConnectMaster,
@@ -153,6 +153,8 @@ pub(super) struct World {
     reads: Reads,
     /// When a map was last published that gave keys new homes.
     rehomed_at_ms: u64,
+    /// A coordinator that sees no node, to the end.
+    blind: Option<usize>,
     violation: Option<Violation>,
     log: Vec<String>,
     logging: bool,
@@ -187,9 +189,10 @@ impl World {
             proxies: Vec::new(),
             clients: Clients::default(),
             master: Master::new(),
-            checker: Checker::new(options().settle_ms),
+            checker: Checker::new(options().settle_ms, profile == Profile::ControlOnly),
             reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
             rehomed_at_ms: 0,
+            blind: None,
             violation: None,
             log: Vec::new(),
             logging,
@@ -298,8 +301,8 @@ impl World {
                 return;
             }
             if coordinator.paused_until_ms > self.now_ms {
-                // It lies in a socket's buffer until the process runs again.
-                let until_ms = coordinator.paused_until_ms;
+                // It lies in a socket's buffer until the process runs again. What was only waited for is over at once.
+                let until_ms = coordinator.paused_until_ms + u64::from(!matches!(what, What::Tick(_)));
                 return self.after(until_ms, number, what);
             }
         }
@@ -319,7 +322,9 @@ impl World {
                     self.after(self.now_ms + 150, number, What::BusBack);
                 }
             }
-            What::AtMaster { connection, process, request } => self.at_master(number, life, connection, process, request),
+            What::AtMaster { connection, process, request, late } => {
+                self.at_master(number, life, connection, process, request, late)
+            }
             What::MasterAnswers { connection, request, event } => {
                 let coordinator = &mut self.coordinators[number];
                 if coordinator.master == Some(connection) && coordinator.asked.remove(&request) {

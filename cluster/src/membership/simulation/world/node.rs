@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use super::{What, World, proxy::Store};
+use super::{What, World, options, proxy::Store};
 use crate::{
     contract::{AgentBusMessage, Announcement, Endpoint, Epoch},
     membership::{Event, FlushId, LinkId, Loss, Scope, Server},
@@ -25,7 +25,7 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Command {
     Ping,
-    Flush { flush: FlushId, scope: Scope },
+    Flush { flush: FlushId, scope: Scope, sent_ms: u64 },
 }
 
 impl Node {
@@ -114,8 +114,13 @@ impl World {
             Command::Flush { flush, .. } if self.nodes_fail() && self.random.below(20) == 0 => {
                 Event::FlushFailed { name, flush, reason: "MISCONF".to_owned() }
             }
-            Command::Flush { flush, scope } => {
-                self.checker.flushed(&run_id, scope, self.now_ms);
+            Command::Flush { flush, scope, sent_ms } => {
+                let outcome = self.checker.flushed(&name, &run_id, scope, sent_ms, self.now_ms);
+                // A master that forgets whose the lease is may give it to another while the one who has it does not look.
+                let lease_was_kept = self.master.died_at_ms.is_none_or(|at_ms| at_ms + options().lease_ms < sent_ms);
+                if lease_was_kept {
+                    self.check(outcome);
+                }
                 self.nodes[node].store.flush(scope);
                 Event::Flushed { name, flush }
             }
@@ -142,16 +147,10 @@ impl World {
         }
         let purged = self.nodes[node].purged.as_ref().filter(|(of, _)| of == run_id).map(|(_, order)| *order);
         let (host, port) = name.split_once(':').expect("host:port");
-        let announcement = Announcement {
-            config: Endpoint::new(host, port.parse().expect("a port")),
-            weight: 1.0,
-            name: None,
-            // Old agents do not say.
-            run_id: (node != 0).then(|| run_id.clone()),
-            version: None,
-            purged,
-            other: Map::new(),
-        };
+        let mut announcement = announcement(Endpoint::new(host, port.parse().expect("a port")));
+        // Old agents do not say.
+        announcement.run_id = (node != 0).then(|| run_id.clone());
+        announcement.purged = purged;
         self.say(&AgentBusMessage::NodeUp { node: announcement });
         self.obey(node);
     }
@@ -178,4 +177,26 @@ impl World {
             }
         }
     }
+
+    /// Something that no agent of now would say: an announcement that makes no sense, or the death of a process that is long gone.
+    pub(super) fn say_nonsense(&mut self, node: usize) {
+        let name = self.nodes[node].name.clone();
+        let announcement = |name: &str, weight: f64, port: u16| Announcement {
+            weight,
+            name: Some(name.to_owned()),
+            ..announcement(Endpoint::new("n", port))
+        };
+        let message = match self.random.below(4) {
+            0 => AgentBusMessage::NodeUp { node: announcement("", 1.0, 1) },
+            1 => AgentBusMessage::NodeUp { node: announcement(&name, f64::NAN, 1) },
+            2 => AgentBusMessage::NodeUp { node: announcement("\n", 1.0, 1) },
+            _ => AgentBusMessage::NodeDown { name, run_id: Some("run0".to_owned()), reason: "died".to_owned() },
+        };
+        self.note(|| format!("somebody says {message:?}"));
+        self.say(&message);
+    }
+}
+
+fn announcement(config: Endpoint) -> Announcement {
+    Announcement { config, weight: 1.0, name: None, run_id: None, version: None, purged: None, other: Map::new() }
 }

@@ -6,6 +6,7 @@ use super::{Profile, SLOTS, What, World, homes, options};
 use crate::{
     client::held::Held,
     contract::{Confirmation, Epoch, Node, NodeMap},
+    flaw::{self, Flaw},
     membership::{
         Scope,
         simulation::reads::{Began, Ending, KEYS, Place, Places, Seq},
@@ -51,6 +52,10 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn flush(&mut self, scope: Scope) {
+        if flaw::has(Flaw::FlushesOneDatabase) {
+            // Half of the keys are in another of the clients' databases.
+            return self.own[..KEYS / 2].fill(0);
+        }
         match scope {
             Scope::Guests | Scope::GuestsButCoordination => self.guests = Default::default(),
             Scope::Clients | Scope::ClientsButCoordination => self.own = Default::default(),
@@ -63,7 +68,7 @@ impl Store {
     }
 
     fn slot(&mut self, key: usize, guest: bool) -> &mut Seq {
-        if guest { &mut self.guests[key] } else { &mut self.own[key] }
+        if guest && !flaw::has(Flaw::GuestsAmongOwn) { &mut self.guests[key] } else { &mut self.own[key] }
     }
 }
 
@@ -145,6 +150,9 @@ impl World {
     pub(super) fn proxy_reads(&mut self, proxy: usize) {
         let at_ms = self.now_ms + READ_EVERY_MS - 50 + self.random.below(100);
         self.after(at_ms, 0, What::ProxyReads { proxy });
+        if flaw::has(Flaw::ReaderOnlyListens) && self.proxies[proxy].epoch() > 0 {
+            return;
+        }
         let reader = &self.proxies[proxy];
         let held_ms = reader.cut_from_master_until_ms.max(reader.paused_until_ms).max(self.master.hung_until_ms);
         if !reader.running || !self.master.up || held_ms > self.now_ms {
