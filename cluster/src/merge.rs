@@ -297,7 +297,9 @@ impl Join {
     }
 
     fn fail(&mut self, error: &[u8]) {
-        if self.error.is_empty() {
+        // Where one answer is enough, those who were not meant have the least to say.
+        if self.error.is_empty() || (self.rule == Rule::AnyOk && self.error.starts_with(b"-NOTBUSY")) {
+            self.error.clear();
             self.error.extend_from_slice(error);
         }
     }
@@ -471,7 +473,7 @@ mod tests {
         let most = "*2\r\n$1\r\na\r\n:9223372036854775807\r\n";
         assert_eq!(all(Merge::SumPairs, &[most, most]), most);
         assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "+OK\r\n", "-NOTBUSY no\r\n"]), "+OK\r\n");
-        assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "-ERR no\r\n"]), "-NOTBUSY no\r\n");
+        assert_eq!(all(Merge::OneOk, &["-NOTBUSY no\r\n", "-UNKILLABLE no\r\n", "-NOTBUSY no\r\n"]), "-UNKILLABLE no\r\n");
         assert_eq!(all(Merge::Concat, &["~1\r\n$1\r\na\r\n", "~0\r\n"]), "~1\r\n$1\r\na\r\n");
     }
 

@@ -3,7 +3,7 @@
 //! Nothing here sends anything. What a route means to a connection that is pinned, paused or gone is the proxy's business.
 
 use crate::{
-    command::{Command, KeyError, Merge, Split, Way, find_keys, sort_pattern},
+    command::{Command, Flags, KeyError, Merge, Split, Way, find_keys, sort_pattern},
     resp::Args,
     topology::{NodeIndex, Owner, Place, PlacementKind, Topology, Unowned},
 };
@@ -149,8 +149,12 @@ impl Router {
     }
 
     fn keyed_by_search(&mut self, command: &'static Command, args: Args<'_>, topology: &Topology) -> Result<Route, Refusal> {
-        // Any node words the error of a malformed request as redis does.
-        let Some(place) = self.whole(command, args, topology)? else { return Ok(Route::Any) };
+        let place = match self.whole(command, args, topology)? {
+            Some(place) => place,
+            None if command.flags.contains(Flags::NO_MANDATORY_KEYS) => home_of_keyless(topology),
+            // Any node words the error of a malformed request as redis does.
+            None => return Ok(Route::Any),
+        };
         let owner = owner(place, topology)?;
         if owner.guest && command.other_database(args).is_some() {
             return Err(Refusal::OtherDatabase(command.name));
@@ -201,6 +205,11 @@ impl Split {
             Split::OkByPair => 2,
         }
     }
+}
+
+/// Where a script without keys runs: always at one node, so that what it leaves there it finds again, whoever runs it.
+pub fn home_of_keyless(topology: &Topology) -> Place {
+    topology.place(b"")
 }
 
 fn owner_index(owner: Owner) -> usize {

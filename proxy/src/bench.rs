@@ -46,6 +46,7 @@ impl HotPath {
             identity: Arc::new(identity),
             announce: None,
             peers: Default::default(),
+            busy: Default::default(),
             scripts: Default::default(),
         };
         let mut core = Core::new(settings, Arc::new(topology), 0, Arc::new(AllStats::new(1)));

@@ -31,6 +31,8 @@ pub(crate) enum ConnectError {
     Tls,
 }
 
+const SET_NAME: &str = "CLIENT SETNAME";
+
 /// A connection that is what its lane says.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -157,7 +159,9 @@ async fn open_one(
     let mut replies = Vec::new();
     for (command, _) in commands {
         let reply = reply(&mut stream, &mut input).await?;
-        if reply[0] == b'-' && command != CLIENT_ID {
+        // A node that runs a script may not be told a name, but it can be used.
+        let is_needless = command == CLIENT_ID || (command == SET_NAME && reply.starts_with(b"-BUSY "));
+        if reply[0] == b'-' && !is_needless {
             let error = String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
             return Err(ConnectError::Refused { command, error });
         }
@@ -185,7 +189,7 @@ fn set_up(endpoint: &Endpoint, lane: Lane) -> Vec<(&'static str, Vec<Vec<u8>>)> 
         commands.push(("SELECT", words(&["SELECT", &lane.db.to_string()])));
     }
     // Also where there is nothing to set up: a connection that is accepted but not answered is not up.
-    commands.push(("CLIENT SETNAME", words(&["CLIENT", "SETNAME", "vrc-proxy"])));
+    commands.push((SET_NAME, words(&["CLIENT", "SETNAME", "vrc-proxy"])));
     commands
 }
 

@@ -7,6 +7,7 @@ mod admin;
 mod audience;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod busy;
 mod config;
 mod confirm;
 mod connect;
@@ -210,6 +211,7 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
         }),
         announce: config.announce.clone(),
         peers,
+        busy: Arc::default(),
         scripts: Arc::default(),
     }
 }

@@ -74,6 +74,8 @@ pub(crate) const GUEST_OFFSET: u8 = 8;
 
 /// How long between two looks at what is overdue, in ms.
 pub(crate) const TICK_MS: u64 = 50;
+/// A node that leaves a request unanswered for so long is asked whether it runs a script, in ms.
+pub(crate) const ASK_AFTER_MS: u64 = 50;
 /// How often a node is asked whether it is there on a connection that only listens to it, in ms.
 pub(crate) const LISTENER_PING_MS: u64 = 1_000;
 /// How often is looked whether all workers have settled for a new map, while they have not, in ms.

@@ -196,3 +196,42 @@ async fn clients_of_all_workers_are_killed() {
     assert_eq!(admin.hear().await, "");
     cluster.stop().await;
 }
+
+/// Asks until the answer begins like this.
+async fn until(asker: &mut Client, line: &str, start: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reply = asker.ask(line).await;
+        if reply.starts_with(start) {
+            return reply;
+        }
+        assert!(Instant::now() < deadline, "{line}: {reply}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_runs_for_ever_is_told_of_and_killed_by_whoever_wants() {
+    let cluster = Cluster::start().await;
+    for node in &cluster.nodes {
+        let stream = TcpStream::connect((node.host(), node.port())).await.unwrap();
+        assert_eq!(Client { stream, id: 0 }.ask("CONFIG SET busy-reply-threshold 1").await, "+OK\r\n");
+    }
+    // A key of the slot that scripts without keys go by, 0.
+    let key = "06S";
+    let mut runner = cluster.client().await;
+    // One of them is served by the worker that also serves the first, over the same connections.
+    for mut other in [cluster.client().await, cluster.client().await] {
+        runner.say("EVAL \"while true do end\" 0").await;
+        assert!(until(&mut other, "PING", "-BUSY").await.contains("You can only call SCRIPT KILL"));
+        assert!(other.ask("FUNCTION STATS").await.starts_with("-BUSY"));
+        assert!(other.ask("FUNCTION KILL").await.starts_with("-BUSY"));
+        until(&mut other, &format!("GET {key}"), "-BUSY").await;
+        assert_eq!(other.ask("SCRIPT KILL").await, "+OK\r\n");
+        assert!(runner.hear().await.contains("killed by user"));
+        until(&mut other, "PING", "+PONG").await;
+        assert_eq!(other.ask(&format!("GET {key}")).await, "$-1\r\n");
+        assert!(other.ask("SCRIPT KILL").await.starts_with("-NOTBUSY"));
+    }
+    cluster.stop().await;
+}

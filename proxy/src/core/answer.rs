@@ -36,6 +36,7 @@ impl Core {
     #[inline(always)]
     pub(super) fn deliver(&mut self, waiter: Waiter, reply: &[u8]) {
         if waiter.is_nobody() {
+            self.node_asked(waiter, reply);
             return;
         }
         let session = &mut self.sessions[waiter.session as usize];

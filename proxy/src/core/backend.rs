@@ -37,17 +37,29 @@ pub(crate) enum TrackingLane {
     Shared,
     /// It does not, but replies are looked at: what these clients read is told of elsewhere, and must not be told of too early.
     Noted,
+    /// It does not. Beside the others, for what must not wait behind a script: see `stuck`.
+    Beside,
     /// It does, for this session alone: the node has to tell its writes from those of others.
     Own { session: u32 },
 }
 
 impl Lane {
     /// How many lanes a node can have that clients share.
-    pub(crate) const COUNT: usize = 96;
+    pub(crate) const COUNT: usize = 128;
 
     #[inline]
     pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
         Lane { proto, db: if guest { db + GUEST_OFFSET } else { db }, tracking: TrackingLane::Off }
+    }
+
+    /// See [`TrackingLane::Beside`].
+    pub(crate) fn beside(proto: Proto) -> Self {
+        Lane { tracking: TrackingLane::Beside, ..Lane::new(proto, 0, false) }
+    }
+
+    /// Whether it is beside those of clients.
+    pub(crate) fn is_beside(self) -> bool {
+        self.tracking == TrackingLane::Beside
     }
 
     /// The lane of the same clients at another owner of their keys; `self` is the lane as its clients know it.
@@ -73,6 +85,7 @@ impl Lane {
             TrackingLane::Off => 0,
             TrackingLane::Shared => 1,
             TrackingLane::Noted => 2,
+            TrackingLane::Beside => 3,
             TrackingLane::Own { .. } => return None,
         };
         Some(shared << 5 | (self.proto as usize) << 4 | usize::from(self.db & 15))
@@ -98,6 +111,8 @@ pub(crate) struct Waiter {
 
 /// No session: the reply is for nobody.
 const NOBODY: u32 = u32::MAX;
+/// The generation of nobody where the reply does matter.
+const ASKING: u32 = 1;
 
 impl Waiter {
     #[inline]
@@ -108,6 +123,16 @@ impl Waiter {
     /// For a request of the proxy's own whose reply does not matter.
     pub(crate) fn nobody(since_ms: u64) -> Self {
         Waiter::new(SessionId { index: NOBODY, generation: 0 }, 0, since_ms)
+    }
+
+    /// For the question whether a backend's node is busy.
+    pub(crate) fn asking(backend: u32, since_ms: u64) -> Self {
+        Waiter::new(SessionId { index: NOBODY, generation: ASKING }, backend, since_ms)
+    }
+
+    /// The backend whose node was asked whether it is busy.
+    pub(crate) fn asked_of(&self) -> Option<u32> {
+        (self.is_nobody() && self.generation == ASKING).then_some(self.sequence)
     }
 
     #[inline]
@@ -149,6 +174,8 @@ pub(crate) struct Backend {
     pub(crate) hold: Option<Hold>,
     /// What was read over it, if its lane is told of changes.
     pub(crate) tracked: Option<Box<Tracked>>,
+    /// What it was sent waits behind a script, as far as is known: it takes no more.
+    pub(crate) is_stuck: bool,
     /// When it was last asked whether it is there.
     pub(crate) pinged_ms: u64,
     /// Stands in the worker's list of backends with output.
@@ -181,6 +208,7 @@ impl Backend {
             client_id: None,
             hold: None,
             tracked: None,
+            is_stuck: false,
             pinged_ms: 0,
             dirty: false,
             input: Vec::new(),
@@ -266,7 +294,7 @@ impl Backend {
     /// Whether another request may be queued.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.out.len() - self.out_at < NODE_BACKLOG_BYTES && self.waiters.len() < NODE_PENDING_MAX
+        !self.is_stuck && self.out.len() - self.out_at < NODE_BACKLOG_BYTES && self.waiters.len() < NODE_PENDING_MAX
     }
 
     /// Whether so much has been taken off that those who waited may go on.
@@ -451,7 +479,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for proto in [Proto::Resp2, Proto::Resp3] {
             for db in 0..16 {
-                for tracking in [TrackingLane::Off, TrackingLane::Shared, TrackingLane::Noted] {
+                for tracking in [TrackingLane::Off, TrackingLane::Shared, TrackingLane::Noted, TrackingLane::Beside] {
                     let index = Lane { proto, db, tracking }.index().unwrap();
                     assert!(index < Lane::COUNT && seen.insert(index));
                 }

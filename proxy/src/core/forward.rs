@@ -157,6 +157,10 @@ impl Core {
 
     #[cold]
     fn make_ready_slow(&mut self, index: u32, backend: u32) -> Result<(), Flow> {
+        if let Some(text) = self.stuck_behind_script(backend) {
+            self.refuse(index, &*text);
+            return Err(Flow::Next);
+        }
         if !self.backends[backend as usize].has_room() {
             return Err(Flow::Pause(Pause::Backlog(backend)));
         }

@@ -19,6 +19,7 @@ impl Core {
             return false;
         }
         backend.state = State::Up;
+        backend.is_stuck = false;
         backend.failures = 0;
         backend.unreachable = None;
         self.mark_backend(index);
@@ -34,7 +35,12 @@ impl Core {
     /// The run id of the process that the map speaks of: the one that was emptied when the node came up. One that was started since
     /// may hold whatever it has loaded, and must not be asked before the map says so. `None` where nobody knows.
     pub(crate) fn process_of(&self, index: u32) -> Option<&str> {
-        let node = self.topology.index_of(&self.backends[index as usize].node)?;
+        let backend = &self.backends[index as usize];
+        if backend.lane.is_beside() {
+            // Nothing is read there, and a busy node could not even say who it is.
+            return None;
+        }
+        let node = self.topology.index_of(&backend.node)?;
         // Coordinators of the old system know no epochs, and keep the run ids of others though they watch no process.
         self.topology.nodes()[usize::from(node)].run_id.as_deref().filter(|_| self.topology.epoch() > 0)
     }
@@ -240,7 +246,7 @@ impl Core {
         self.backends[index as usize].tracked = match lane.tracking {
             TrackingLane::Shared => Some(Box::new(Tracked::new(Some(TrackingOptions::default()), None))),
             TrackingLane::Noted => Some(Box::new(Tracked::new(None, None))),
-            TrackingLane::Off | TrackingLane::Own { .. } => None,
+            TrackingLane::Off | TrackingLane::Beside | TrackingLane::Own { .. } => None,
         };
         self.lanes[usize::from(node) * Lane::COUNT + of_node] = index;
         index

@@ -111,6 +111,9 @@ impl Core {
     }
 
     fn ping(&mut self, index: u32, args: Args<'_>) {
+        if let Some(text) = self.settings.busy.some() {
+            return self.refuse(index, &*text);
+        }
         let session = &self.sessions[index as usize];
         match args.len() {
             // Where a client of RESP2 listens, every reply has to look like a message.

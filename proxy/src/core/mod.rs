@@ -30,6 +30,7 @@ mod pubsub;
 mod scan;
 mod script;
 mod session;
+mod stuck;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -49,6 +50,7 @@ use vrc_cluster::{
 };
 
 use crate::{
+    busy::Busy,
     config::ProxyAddress,
     limits::{READ_BYTES, RETIRE_MS},
     peers::Peers,
@@ -67,6 +69,7 @@ use private::Hold;
 use script::Seen;
 use session::{Pause, Session, Slot};
 pub(crate) use session::{Peer, SessionId};
+use stuck::Asked;
 pub(crate) use topics::Kind as TopicKind;
 use topics::Topics;
 use tracked::TrackedSizes;
@@ -114,6 +117,8 @@ pub(crate) struct Settings {
     pub(crate) announce: Option<ProxyAddress>,
     /// The proxies that announce themselves.
     pub(crate) peers: Peers,
+    /// The nodes that are busy with a script.
+    pub(crate) busy: Arc<Busy>,
     /// The scripts that clients have handed to any worker.
     pub(crate) scripts: Arc<Scripts>,
 }
@@ -177,6 +182,8 @@ pub(crate) struct Core {
     /// Invalidations on their way to other connections.
     redirected: Vec<Redirected>,
     seen: Seen,
+    /// Nodes that may be busy with a script.
+    asked: Vec<Asked>,
     learning: Learning,
     functions: Functions,
     private_count: usize,
@@ -227,6 +234,7 @@ impl Core {
             maps: 0,
             redirected: Vec::new(),
             seen: Seen::default(),
+            asked: Vec::new(),
             learning: Learning::default(),
             functions: Functions::default(),
             private_count: 0,
@@ -381,6 +389,7 @@ impl Core {
         self.expire_subscribes(deadline_ms);
         self.expire_broadcasts(deadline_ms);
         self.ping_listeners();
+        self.ask_the_silent();
         self.publish();
     }
 

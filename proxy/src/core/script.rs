@@ -11,14 +11,14 @@ use std::{
 };
 
 use vrc_cluster::{
-    command::{Command, Merge},
+    command::{Command, Flags, Merge},
     resp::{Args, Frame, RequestFramer, array_elements, encode},
     topology::Owner,
 };
 
 use super::{
     Core, Flow,
-    backend::{State, Waiter},
+    backend::{Lane, State, Waiter},
     functions::calls_function,
     session::Slot,
 };
@@ -26,6 +26,9 @@ use crate::{
     limits::SCRIPTS_NOTED_MAX,
     scripts::{By, ScriptId, script_id},
 };
+
+/// What FUNCTION STATS says of a function or script that runs.
+const RUNS: &[u8] = b"duration_ms";
 
 /// The scripts that a node was given over one connection.
 #[derive(Debug, Default)]
@@ -147,9 +150,35 @@ impl Core {
             "script|load" => self.settings.scripts.remember(&args[2], By::Load),
             "script|flush" if is_flush(args) => self.settings.scripts.forget_all(),
             "script|exists" => return self.script_exists(index, args),
+            "function|stats" => return self.function_stats(index, args),
+            _ if command.flags.contains(Flags::ALLOW_BUSY) => {
+                let targets = self.beside_all(index);
+                return self.forward_to(index, &targets, args, |join| join.start_all(merge, targets.len()));
+            }
             _ => {}
         }
         self.forward_all(index, command, merge, args)
+    }
+
+    /// A connection to each node that does not wait behind a script.
+    fn beside_all(&mut self, index: u32) -> Vec<(u32, usize)> {
+        let lane = Lane::beside(self.sessions[index as usize].proto);
+        (0..self.up.len()).map(|at| (self.backend_of(self.up[at], lane), 0)).collect()
+    }
+
+    /// `FUNCTION STATS` tells of what runs, wherever it does.
+    fn function_stats(&mut self, index: u32, args: Args<'_>) -> Flow {
+        let targets = self.beside_all(index);
+        let tell = |replies: &[&[u8]], out: &mut Vec<u8>| {
+            let runs = |reply: &&&[u8]| reply.windows(RUNS.len()).any(|part| part == RUNS);
+            // A script that is no function is no answer, but the error that redis gives.
+            let is_busy = |reply: &&&[u8]| reply.starts_with(b"-BUSY ");
+            let answers = |reply: &&&[u8]| !reply.starts_with(b"-");
+            let find = |what: &dyn Fn(&&&[u8]) -> bool| replies.iter().find(|reply| what(reply));
+            let told = find(&runs).or_else(|| find(&is_busy)).or_else(|| find(&answers)).or(replies.first());
+            out.extend_from_slice(told.copied().unwrap_or_default());
+        };
+        self.forward_to(index, &targets, args, |join| join.start_gather(targets.len(), tell))
     }
 
     /// A script exists that can be run on every node: they all have it, or some do and the others will be given it.
@@ -168,6 +197,7 @@ impl Core {
         if reply.starts_with(b"-NOSCRIPT") {
             self.backends[backend as usize].noted.tear_up();
         }
+        self.look_for_busy(backend, reply);
     }
 }
 

@@ -13,7 +13,7 @@ use vrc_cluster::{
     topology::PlacementOptions,
 };
 
-use crate::limits::{CLIENT_PENDING_MAX, GATHER_BYTES_MAX};
+use crate::limits::{ASK_AFTER_MS, CLIENT_PENDING_MAX, GATHER_BYTES_MAX};
 
 use super::*;
 
@@ -25,6 +25,7 @@ mod listening;
 mod multi_key;
 mod scripts;
 mod segments;
+mod stuck;
 
 const TIMEOUT_MS: u64 = 1_000;
 
@@ -108,6 +109,7 @@ impl Rig {
             }),
             announce: None,
             peers: Default::default(),
+            busy: Default::default(),
             scripts: Default::default(),
         };
         change(&mut settings);

@@ -13,7 +13,7 @@ const FUNCTION_ROWS: &[Command] = &[
     any_node("function|list",     -2, NOSCRIPT,                   SCRIPTING).tips(&[UNORDERED]),
     all_nodes("function|load",    -3, WRITE | DENYOOM | NOSCRIPT, SCRIPTING, First).tips(&[ALL_SHARDS, ALL_SUCCEEDED]),
     all_nodes("function|restore", -3, WRITE | DENYOOM | NOSCRIPT, SCRIPTING, AllOk).tips(&[ALL_SHARDS, ALL_SUCCEEDED]),
-    any_node("function|stats",     2, NOSCRIPT | ALLOW_BUSY,      SCRIPTING).tips(&[RANDOM, ALL_SHARDS, SPECIAL_RESPONSE]),
+    all_nodes("function|stats",    2, NOSCRIPT | ALLOW_BUSY,      SCRIPTING, First).tips(&[RANDOM, ALL_SHARDS, SPECIAL_RESPONSE]),
     any_node("function|help",      2, LOADING | STALE,            SCRIPTING),
 ];
 
