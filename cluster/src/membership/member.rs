@@ -269,6 +269,8 @@ impl Member {
         self.shown_at_ms = now.mono_ms;
         let Some(node) = node else {
             self.listed = false;
+            // With it the master has forgotten what operators wanted of it.
+            self.upkeep = Upkeep::default();
             self.published = Published::Absent;
             self.standing = Standing::Down { since_ms: now.mono_ms, cause: Cause::NotYetUp };
             return;

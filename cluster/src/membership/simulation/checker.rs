@@ -18,7 +18,7 @@ pub(super) type Author = (usize, u64);
 pub(super) struct Checker {
     /// How long readers are given to take up a map before what it changed is built upon.
     settle_ms: u64,
-    /// Coordinators that have heard, read or written a map with nodes.
+    /// Coordinators whose last map, as far as they heard or read one with nodes, shows some up.
     knowing: BTreeSet<Author>,
     /// No node fails, and nobody has reason to believe so.
     nodes_are_well: bool,
@@ -98,8 +98,12 @@ impl Checker {
     }
 
     /// A coordinator knows of nodes.
-    pub(super) fn knows(&mut self, author: Author) {
-        self.knowing.insert(author);
+    pub(super) fn knows(&mut self, author: Author, map: &NodeMap) {
+        if map.values().any(|node| node.up) {
+            self.knowing.insert(author);
+        } else {
+            self.knowing.remove(&author);
+        }
     }
 
     /// A process of a node flushed, as it was asked to at `sent_ms`.

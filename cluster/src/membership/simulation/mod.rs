@@ -12,7 +12,7 @@ mod reads;
 mod world;
 
 use checker::Counts;
-use world::World;
+use world::{STRIKES, Script, World};
 
 use crate::flaw::{self, FLAWS, Flaw};
 
@@ -93,6 +93,32 @@ fn simulation_catches_every_broken_rule() {
     });
     let survivors = survivors.into_inner().unwrap();
     assert!(survivors.is_empty(), "not noticed in {SURVIVED_MAX} histories: {survivors:?}");
+}
+
+/// Events after which something may go wrong first, and second, in the histories that are enumerated.
+const FIRST_WITHIN: usize = 300;
+const SECOND_WITHIN: usize = 120;
+
+/// Small histories, whole: whatever goes wrong, before whichever event, and then whatever else before whichever of those that follow.
+#[test]
+fn simulation_holds_in_all_small_histories() {
+    let single = (0..FIRST_WITHIN).flat_map(|at| STRIKES.map(|strike| vec![(at, strike)]));
+    let second = |first| (1..SECOND_WITHIN).flat_map(move |at| STRIKES.map(|strike| vec![(10, first), (10 + at, strike)]));
+    let scripts: Vec<Script> = single.chain(STRIKES.into_iter().flat_map(second)).collect();
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let scripts = &scripts;
+            scope.spawn(move || {
+                for script in scripts.iter().skip(thread).step_by(threads) {
+                    if let Some(what) = World::scripted(script.clone()).run().violation() {
+                        panic!("{script:?}: {what}");
+                    }
+                }
+            });
+        }
+    });
+    println!("{} histories", scripts.len());
 }
 
 /// The same seed gives the same history: nothing is left to a hash map's order or a clock.

@@ -89,3 +89,20 @@ fn a_node_that_dies_before_the_first_map_that_was_to_show_it_is_in_none() {
     let rig = flaw::with(Flaw::ComesInAsDown, dies_before_its_first_map);
     assert!(rig.stored.0.contains_key("a"));
 }
+
+#[test]
+fn a_drained_node_of_which_the_map_knows_nothing_any_more_may_join() {
+    let mut rig = Rig::with(options(), &["a", "b"]);
+    rig.hear(AgentBusMessage::NodeWish { id: "1".to_owned(), name: "a".to_owned(), wish: Wish::Drain { force: false } });
+    rig.wait(options_settled());
+    rig.flushed("b");
+    assert!(!rig.shown_up("a"));
+    // Another leads, who found the master empty and no agent of a.
+    rig.lease = LeaseReply::Theirs;
+    rig.wait(1_000);
+    rig.stored = (map(&[node("b", true, Some("b1"))]), rig.stored.1.map(|epoch| epoch + 1));
+    rig.lease = LeaseReply::Ours;
+    rig.wait(1_000);
+    rig.open("b", "b1");
+    rig.join("a");
+}

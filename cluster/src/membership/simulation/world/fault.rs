@@ -12,7 +12,7 @@ impl World {
     }
 
     pub(super) fn faulty(&self) -> bool {
-        (CALM_MS..CALM_MS + FAULTS_MS).contains(&self.now_ms)
+        (CALM_MS..CALM_MS + FAULTS_MS).contains(&self.now_ms) && !self.is_scripted()
     }
 
     pub(super) fn fault(&mut self) {
@@ -74,13 +74,7 @@ impl World {
             }
             12 if loses_memory => {
                 let at_ms = if self.random.below(2) == 0 { self.now_ms } else { until_ms };
-                self.note(|| format!("the master dies until {at_ms}, and loses everything"));
-                self.master.die(self.now_ms);
-                self.after(at_ms, 0, What::MasterStarts);
-                for number in 0..self.coordinators.len() {
-                    self.lose_master(number, "reset");
-                    self.lose_bus(number);
-                }
+                self.master_dies(at_ms);
             }
             13 => {
                 self.note(|| format!("c{number} loses its connection to the master"));
@@ -125,7 +119,17 @@ impl World {
         }
     }
 
-    fn kill(&mut self, node: usize, until_ms: u64) {
+    pub(super) fn master_dies(&mut self, until_ms: u64) {
+        self.note(|| format!("the master dies until {until_ms}, and loses everything"));
+        self.master.die(self.now_ms);
+        self.after(until_ms, 0, What::MasterStarts);
+        for number in 0..self.coordinators.len() {
+            self.lose_master(number, "reset");
+            self.lose_bus(number);
+        }
+    }
+
+    pub(super) fn kill(&mut self, node: usize, until_ms: u64) {
         if let Some(run_id) = self.nodes[node].run_id.take() {
             self.note(|| format!("n{node} dies, {run_id}, until {until_ms}"));
             self.after(until_ms, 0, What::Restart { node });

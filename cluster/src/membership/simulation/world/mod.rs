@@ -8,13 +8,15 @@ mod operator;
 mod proxy;
 mod purge;
 mod queue;
+mod script;
 mod shown;
 
 use coordinator::Coordinator;
 use master::{Master, Request};
 use node::{Command, Node};
 use proxy::{Bulletin, Clients, Op, Proxy};
-use queue::Queue;
+use queue::{Due, Queue};
+pub(super) use script::{STRIKES, Script};
 
 use super::{
     checker::{Checker, Counts, Healed, Violation},
@@ -155,6 +157,9 @@ pub(super) struct World {
     rehomed_at_ms: u64,
     /// A coordinator that sees no node, to the end.
     blind: Option<usize>,
+    script: Option<Script>,
+    /// How many happened since it was calm, where there is a script.
+    events: usize,
     violation: Option<Violation>,
     log: Vec<String>,
     logging: bool,
@@ -162,17 +167,18 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        World::with(seed, false)
+        World::with(seed, SHAPE, None, false)
     }
 
     /// One whose history can be read afterwards, and is printed where a check fails.
     pub(super) fn logging(seed: u64) -> Self {
-        World::with(seed, true)
+        World::with(seed, SHAPE, None, true)
     }
 
-    fn with(seed: u64, logging: bool) -> Self {
-        let (mut random, shape) = (Random(seed), SHAPE);
+    fn with(seed: u64, shape: Shape, script: Option<Script>, logging: bool) -> Self {
+        let mut random = Random(seed);
         let profile = match random.below(4) {
+            _ if script.is_some() => Profile::Anything,
             0 => Profile::WrongClocks,
             1 => Profile::ControlOnly,
             _ => Profile::Anything,
@@ -193,6 +199,8 @@ impl World {
             reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
             rehomed_at_ms: 0,
             blind: None,
+            script,
+            events: 0,
             violation: None,
             log: Vec::new(),
             logging,
@@ -224,6 +232,9 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
+        if self.is_scripted() {
+            return 1;
+        }
         match self.random.below(20) {
             0 => self.random.below(100),
             _ => 1 + self.random.below(3),
@@ -267,12 +278,13 @@ impl World {
 
     /// Lets everything happen, or all up to what should not.
     pub(super) fn run(mut self) -> Self {
-        let end_ms = CALM_MS + FAULTS_MS + HEALING_MS;
-        while let Some((at_ms, (coordinator, life, what))) = self.queue.pop() {
+        let end_ms = if self.is_scripted() { World::script_end_ms() } else { CALM_MS + FAULTS_MS + HEALING_MS };
+        while let Some((at_ms, due)) = self.queue.pop() {
             if at_ms > end_ms {
                 break;
             }
             self.now_ms = at_ms;
+            let Some((coordinator, life, what)) = self.strike(due) else { continue };
             self.happen(coordinator, life, what);
             if self.violation.is_some() {
                 return self;
