@@ -23,6 +23,8 @@ pub struct Config {
     pub allow_node_config: bool,
     /// Where metrics and health are served over HTTP, if anywhere.
     pub admin: Option<SocketAddr>,
+    /// Move bytes through an io_uring rather than by epoll, where the kernel allows it.
+    pub io_uring: bool,
     /// Most client connections at a time, over all workers.
     pub clients_max: usize,
     /// Where clients reach this proxy, as CLUSTER SLOTS and its kin tell it, and as the other proxies of the same master learn it.
@@ -43,6 +45,7 @@ impl Config {
             password: None,
             allow_node_config: false,
             admin: None,
+            io_uring: false,
             clients_max: 10_000,
             announce: None,
         }

@@ -18,6 +18,8 @@ mod listen;
 mod metrics;
 mod peers;
 mod scripts;
+#[cfg(target_os = "linux")]
+mod ring;
 mod socket;
 mod stats;
 mod watch;
@@ -105,6 +107,7 @@ impl Proxy {
             topology: watched.topology.clone(),
             stats: stats.clone(),
             suspicions,
+            io_uring: config.io_uring,
         };
         let (workers, threads) = worker::start(config.workers, &shared).context("cannot start the workers")?;
 

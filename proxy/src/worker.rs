@@ -4,6 +4,9 @@
 //! read: tasks run in the order in which they were woken, the first reader that has something wakes the flusher, and so the flusher
 //! stands behind all readers of the same turn. One write then carries what all of them had. Nodes are written to before clients.
 
+#[cfg_attr(not(target_os = "linux"), path = "worker/no_ring.rs")]
+mod ring_driver;
+
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -29,6 +32,7 @@ use vrc_cluster::{
     topology::Topology,
 };
 
+use self::ring_driver::RingIo;
 use crate::{
     connect::{ConnectError, ask, connect},
     core::{
@@ -100,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) topology: Arc<ArcSwap<Topology>>,
     pub(crate) stats: Arc<AllStats>,
     pub(crate) suspicions: mpsc::Sender<Suspicion>,
+    /// Move bytes through an io_uring where that can be had.
+    pub(crate) io_uring: bool,
 }
 
 /// How long a worker that stops waits for what is under way.
@@ -132,6 +138,7 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
     let worker = Rc::new(Worker {
         core: RefCell::new(Core::new(shared.settings.clone(), topology.clone(), number, shared.stats.clone())),
         io: RefCell::new(Io { buffer: vec![0; READ_BYTES].into_boxed_slice(), sessions: Vec::new(), backends: Vec::new() }),
+        ring: ring(number, &shared),
         topology: RefCell::new(Cache::new(shared.topology.clone())),
         seen: RefCell::new(topology),
         flusher: RefCell::new(Waker::noop().clone()),
@@ -149,6 +156,9 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
         let worker = worker.clone();
         move |cx| worker.poll_flush(cx)
     }));
+    if worker.ring.is_some() {
+        ring_driver::watch(&worker);
+    }
     spawn_local(worker.clone().tick());
     spawn_local(worker.clone().end_gathering());
     while let Some(message) = control.recv().await {
@@ -185,9 +195,25 @@ async fn run(number: usize, shared: Shared, all: Vec<WorkerHandle>, mut control:
     }
 }
 
+/// The io_uring of a worker that is to use one.
+fn ring(worker: usize, shared: &Shared) -> Option<RefCell<RingIo>> {
+    if !shared.io_uring {
+        return None;
+    }
+    match RingIo::new() {
+        Ok(ring) => Some(RefCell::new(ring)),
+        Err(error) => {
+            tracing::warn!(worker, "io_uring is not to be had here ({error}): going on with epoll");
+            None
+        }
+    }
+}
+
 struct Worker {
     core: RefCell<Core>,
     io: RefCell<Io>,
+    /// Moves the bytes in place of `io`, if asked for and allowed.
+    ring: Option<RefCell<RingIo>>,
     topology: RefCell<Cache<Arc<ArcSwap<Topology>>, Arc<Topology>>>,
     /// The topology that the core goes by.
     seen: RefCell<Arc<Topology>>,
@@ -298,9 +324,9 @@ impl Worker {
     fn close_those_who_left_waiting(&self) {
         let left: Vec<_> = {
             let io = self.io.borrow();
-            let ended = |session: &SessionId| {
-                let connection = io.sessions[session.index as usize].as_ref();
-                connection.is_some_and(|connection| connection.parked.is_some() && connection.writer.is_ended())
+            let ended = |session: &SessionId| match &self.ring {
+                Some(_) => self.ring_is_ended(*session),
+                None => connection_is_ended(&io, *session),
             };
             self.core.borrow().waiting().filter(ended).collect()
         };
@@ -321,6 +347,9 @@ impl Worker {
     // ---- Reading ----
 
     fn accept(self: &Rc<Self>, socket: StdSocket, peer: Peer, id: u64) {
+        if self.ring.is_some() {
+            return self.ring_accept(socket, peer, id);
+        }
         let socket = match Socket::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => {
@@ -386,12 +415,18 @@ impl Worker {
         if is_stranger {
             return self.lose_backend(index, incarnation, &ConnectError::Stranger.to_string());
         }
-        let (mut reader, writer) = Socket::Tcp(opened.stream).split();
         if !self.core.borrow_mut().backend_up(index, incarnation) {
             // Nobody wants it any more.
             return;
         }
         self.core.borrow_mut().backend_known_as(index, opened.client_id);
+        if self.ring.is_some() {
+            return match opened.stream.into_std() {
+                Ok(stream) => self.ring_backend(index, incarnation, StdSocket::Tcp(stream)),
+                Err(error) => self.lose_backend(index, incarnation, &error.to_string()),
+            };
+        }
+        let (mut reader, writer) = Socket::Tcp(opened.stream).split();
         let me = tokio::task::spawn_local({
             let worker = self.clone();
             async move {
@@ -451,10 +486,17 @@ impl Worker {
         let mut core = self.core.borrow_mut();
         if core.backend_incarnation(index) == incarnation {
             core.backend_lost(index, incarnation, reason);
-            if let Some(connection) = self.io.borrow_mut().backends.get_mut(index as usize) {
-                *connection = None;
-            }
+            self.close_backend(index);
             self.want_flush();
+        }
+    }
+
+    /// Closes the socket of a backend, if it has one.
+    fn close_backend(&self, index: u32) {
+        if self.ring.is_some() {
+            self.ring_close_backend(index);
+        } else if let Some(connection) = self.io.borrow_mut().backends.get_mut(index as usize) {
+            *connection = None;
         }
     }
 
@@ -462,7 +504,10 @@ impl Worker {
         let mut core = self.core.borrow_mut();
         if core.is_open(session) {
             core.session_closed(session);
-            self.io.borrow_mut().sessions[session.index as usize] = None;
+            match &self.ring {
+                Some(_) => self.ring_close_session(session),
+                None => self.io.borrow_mut().sessions[session.index as usize] = None,
+            }
             self.clients.fetch_sub(1, Relaxed);
         }
     }
@@ -477,20 +522,41 @@ impl Worker {
         drop(flusher);
         self.flush_wanted.set(false);
         self.core.borrow_mut().set_now(self.now_ms());
+        if self.ring.is_some() {
+            return self.poll_flush_ring();
+        }
         self.carry_out_effects();
         self.flush_backends();
         self.flush_sessions();
         self.redirect_invalidations();
+        if self.after_flush() {
+            self.want_flush();
+        }
+        Poll::Pending
+    }
+
+    fn poll_flush_ring(self: &Rc<Self>) -> Poll<()> {
+        self.ring_reap();
+        self.carry_out_effects();
+        self.ring_flush_backends();
+        self.ring_flush_sessions();
+        self.redirect_invalidations();
+        let more = self.ring_submit();
+        if self.after_flush() || more {
+            self.want_flush();
+        }
+        Poll::Pending
+    }
+
+    /// Lets those go on that waited for room. Returns whether there is more to write.
+    fn after_flush(&self) -> bool {
         let mut core = self.core.borrow_mut();
         core.resume_paused();
         if core.is_gathering() && !self.gathering.replace(true) {
             self.gather.notify_one();
         }
-        if core.has_dirty() {
-            // A turn for the readers in between, so that neither starves.
-            self.want_flush();
-        }
-        Poll::Pending
+        // Not at once: a turn for the readers in between, so that neither starves.
+        core.has_dirty()
     }
 
     fn flush_backends(self: &Rc<Self>) {
@@ -601,11 +667,8 @@ impl Worker {
                 Effect::LearnCommands { endpoint } => {
                     spawn_local(self.clone().learn_commands(endpoint));
                 }
-                Effect::Disconnect { backend } => {
-                    if let Some(connection) = self.io.borrow_mut().backends.get_mut(backend as usize) {
-                        *connection = None;
-                    }
-                }
+                Effect::Disconnect { backend } => self.close_backend(backend),
+                Effect::Resume { session } if self.ring.is_some() => self.ring_resume(session),
                 Effect::Resume { session } => {
                     if let Some(Some(connection)) = self.io.borrow_mut().sessions.get_mut(session as usize)
                         && let Some(reader) = connection.parked.take()
@@ -706,6 +769,12 @@ impl Connection {
     fn new(writer: Writer, reader_task: AbortHandle) -> Self {
         Connection { writer: Rc::new(writer), reader_task, feed: None, parked: None, blocked: None }
     }
+}
+
+/// Whether a client has gone whose session is not read.
+fn connection_is_ended(io: &Io, session: SessionId) -> bool {
+    let connection = io.sessions[session.index as usize].as_ref();
+    connection.is_some_and(|connection| connection.parked.is_some() && connection.writer.is_ended())
 }
 
 fn put(list: &mut Vec<Option<Connection>>, index: u32, connection: Connection) {

@@ -58,6 +58,10 @@ struct Raw {
     #[arg(long, env = "VRC_ALLOW_NODE_CONFIG")]
     allow_node_config: bool,
 
+    /// Move bytes through an io_uring rather than by epoll: less CPU a request. Needs Linux 6.1, and a kernel that allows it
+    #[arg(long, env = "VRC_IO_URING")]
+    io_uring: bool,
+
     /// Most client connections at a time, over all workers
     #[arg(long, value_name = "N", env = "VRC_MAXCLIENTS", default_value = "10000")]
     maxclients: NonZeroUsize,
@@ -95,6 +99,7 @@ impl FromArgMatches for Args {
             timeout: raw.timeout,
             password: raw.password,
             allow_node_config: raw.allow_node_config,
+            io_uring: raw.io_uring,
             clients_max: raw.maxclients.get(),
             admin: raw.admin,
             announce: raw.announce,

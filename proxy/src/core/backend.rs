@@ -193,6 +193,8 @@ pub(crate) struct Backend {
     skipped: u32,
     out: Vec<u8>,
     out_at: usize,
+    /// Bytes that the driver has taken out and that are not sent yet.
+    in_flight: usize,
 }
 
 impl Backend {
@@ -219,6 +221,7 @@ impl Backend {
             skipped: 0,
             out: Vec::new(),
             out_at: 0,
+            in_flight: 0,
         }
     }
 
@@ -291,15 +294,20 @@ impl Backend {
         self.waiters.len()
     }
 
+    #[inline]
+    fn backlog_bytes(&self) -> usize {
+        self.out.len() - self.out_at + self.in_flight
+    }
+
     /// Whether another request may be queued.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        !self.is_stuck && self.out.len() - self.out_at < NODE_BACKLOG_BYTES && self.waiters.len() < NODE_PENDING_MAX
+        !self.is_stuck && self.backlog_bytes() < NODE_BACKLOG_BYTES && self.waiters.len() < NODE_PENDING_MAX
     }
 
     /// Whether so much has been taken off that those who waited may go on.
     pub(crate) fn has_ample_room(&self) -> bool {
-        self.out.len() - self.out_at <= NODE_BACKLOG_BYTES / 2 && self.waiters.len() <= NODE_PENDING_MAX / 2
+        self.backlog_bytes() <= NODE_BACKLOG_BYTES / 2 && self.waiters.len() <= NODE_PENDING_MAX / 2
     }
 
     /// What is to be written: nothing unless connected.
@@ -309,6 +317,20 @@ impl Backend {
             State::Up | State::Retired { .. } => &self.out[self.out_at..],
             State::Idle | State::Connecting | State::Free => &[],
         }
+    }
+
+    /// Takes the output out, to be sent elsewhere: a buffer, and where in it the output starts. `next` goes on collecting. What was
+    /// taken counts as sent.
+    pub(crate) fn take_output(&mut self, next: Vec<u8>) -> (Vec<u8>, usize) {
+        let at = std::mem::take(&mut self.out_at);
+        let taken = std::mem::replace(&mut self.out, next);
+        self.in_flight = taken.len() - at;
+        (taken, at)
+    }
+
+    /// What was taken out has been sent.
+    pub(crate) fn sent(&mut self) {
+        self.in_flight = 0;
     }
 
     /// `len` bytes of the output have been written.
@@ -367,6 +389,7 @@ impl Backend {
         self.skipped = 0;
         self.out.clear();
         self.out_at = 0;
+        self.in_flight = 0;
         empty(&mut self.input);
         self.framer = ReplyFramer::default();
         self.put_unsent(unsent);
@@ -379,6 +402,7 @@ impl Backend {
         self.skipped = 0;
         empty(&mut self.out);
         self.out_at = 0;
+        self.in_flight = 0;
         std::mem::take(&mut self.waiters)
     }
 

@@ -585,6 +585,48 @@ impl Core {
         session.trim();
     }
 
+    // ---- For a driver that sends from buffers of its own ----
+
+    /// Takes what is to be sent to a backend, and where in the buffer it starts; `None` if nothing. [`Core::backend_sent`] comes before
+    /// the next time.
+    pub(crate) fn take_backend_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
+        let backend = &mut self.backends[index as usize];
+        backend.dirty = false;
+        (!backend.output().is_empty()).then(|| backend.take_output(self.spare.pop().unwrap_or_default()))
+    }
+
+    /// What was taken has been sent.
+    pub(crate) fn backend_sent(&mut self, index: u32, buffer: Vec<u8>) {
+        session::give_back(buffer, &mut self.spare);
+        let backend = &mut self.backends[index as usize];
+        backend.sent();
+        if !backend.output().is_empty() {
+            self.mark_backend(index);
+        }
+    }
+
+    /// As [`Core::take_backend_output`], for a session's client.
+    pub(crate) fn take_session_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
+        if self.session_output(index).is_empty() {
+            return None;
+        }
+        let next = self.spare.pop().unwrap_or_default();
+        Some(self.sessions[index as usize].take_output(next))
+    }
+
+    /// What was taken has been sent: `len` bytes. If that was all that a closing session had to get, its connection is to be closed.
+    pub(crate) fn session_sent(&mut self, index: u32, buffer: Vec<u8>, len: usize) {
+        self.counters.bytes_out += len as u64;
+        session::give_back(buffer, &mut self.spare);
+        let session = &mut self.sessions[index as usize];
+        session.sent();
+        if session.output().is_empty() {
+            self.session_written(index, 0);
+        } else {
+            self.mark_session(index);
+        }
+    }
+
     pub(crate) fn session_id(&self, index: u32) -> SessionId {
         SessionId { index, generation: self.sessions[index as usize].generation }
     }

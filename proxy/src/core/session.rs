@@ -128,6 +128,8 @@ pub(crate) struct Session {
     stash_live: usize,
     out: Vec<u8>,
     out_at: usize,
+    /// Bytes that the driver has taken out and that are not sent yet.
+    in_flight: usize,
 }
 
 impl Session {
@@ -258,10 +260,7 @@ impl Session {
     pub(crate) fn return_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
         for buffer in [&mut self.out, &mut self.stash] {
             if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
-                let returned = std::mem::take(buffer);
-                if returned.capacity() <= SPARE_BYTES_MAX && spare.len() < SPARE_BUFFERS_MAX {
-                    spare.push(returned);
-                }
+                give_back(std::mem::take(buffer), spare);
             }
         }
     }
@@ -435,10 +434,23 @@ impl Session {
         }
     }
 
+    /// Takes the output out, to be sent elsewhere: a buffer, and where in it the output starts. `next` goes on collecting.
+    pub(crate) fn take_output(&mut self, next: Vec<u8>) -> (Vec<u8>, usize) {
+        let at = std::mem::take(&mut self.out_at);
+        let taken = std::mem::replace(&mut self.out, next);
+        self.in_flight = taken.len() - at;
+        (taken, at)
+    }
+
+    /// What was taken out has been sent.
+    pub(crate) fn sent(&mut self) {
+        self.in_flight = 0;
+    }
+
     /// Bytes of replies that the client has not taken.
     #[inline]
     pub(crate) fn unread_bytes(&self) -> usize {
-        self.out.len() - self.out_at + self.stash_live
+        self.out.len() - self.out_at + self.stash_live + self.in_flight
     }
 
     /// Whether what is unanswered and unread leaves room for another command.
@@ -454,7 +466,7 @@ impl Session {
 
     /// Whether a closing session has nothing more to get. One that is paused may have said more that is to be answered.
     pub(crate) fn is_done(&self) -> bool {
-        self.closing && self.paused.is_none() && self.slots.is_empty() && self.output().is_empty()
+        self.closing && self.paused.is_none() && self.slots.is_empty() && self.output().is_empty() && self.in_flight == 0
     }
 
     /// Gives back what an idle session does not need.
@@ -465,6 +477,14 @@ impl Session {
         if self.input.is_empty() {
             empty(&mut self.input);
         }
+    }
+}
+
+/// Puts an empty or used buffer among those that the worker has to spare, if it is worth it.
+pub(crate) fn give_back(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
+    if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS_MAX {
+        buffer.clear();
+        spare.push(buffer);
     }
 }
 
