@@ -17,9 +17,9 @@ mod limits;
 mod listen;
 mod metrics;
 mod peers;
-mod scripts;
 #[cfg(target_os = "linux")]
 mod ring;
+mod scripts;
 mod socket;
 mod stats;
 mod watch;

@@ -201,7 +201,10 @@ fn ring(worker: usize, shared: &Shared) -> Option<RefCell<RingIo>> {
         return None;
     }
     match RingIo::new() {
-        Ok(ring) => Some(RefCell::new(ring)),
+        Ok(ring) => {
+            tracing::info!(worker, "bytes go through an io_uring");
+            Some(RefCell::new(ring))
+        }
         Err(error) => {
             tracing::warn!(worker, "io_uring is not to be had here ({error}): going on with epoll");
             None
@@ -422,7 +425,10 @@ impl Worker {
         self.core.borrow_mut().backend_known_as(index, opened.client_id);
         if self.ring.is_some() {
             return match opened.stream.into_std() {
-                Ok(stream) => self.ring_backend(index, incarnation, StdSocket::Tcp(stream)),
+                Ok(stream) => {
+                    let feed = opened.feed.map(|feed| self.read_feed(index, incarnation, feed));
+                    self.ring_backend(index, incarnation, StdSocket::Tcp(stream), feed);
+                }
                 Err(error) => self.lose_backend(index, incarnation, &error.to_string()),
             };
         }

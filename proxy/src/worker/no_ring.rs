@@ -2,6 +2,8 @@
 
 use std::{io, rc::Rc};
 
+use tokio::task::AbortHandle;
+
 use super::Worker;
 use crate::{
     core::{Peer, SessionId},
@@ -23,7 +25,7 @@ pub(super) fn watch(_: &Rc<Worker>) {}
 impl Worker {
     pub(super) fn ring_accept(&self, _: StdSocket, _: Peer, _: u64) {}
 
-    pub(super) fn ring_backend(&self, _: u32, _: u32, _: StdSocket) {}
+    pub(super) fn ring_backend(&self, _: u32, _: u32, _: StdSocket, _: Option<AbortHandle>) {}
 
     pub(super) fn ring_close_session(&self, _: SessionId) {}
 

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::Worker;
 use crate::{
@@ -36,10 +36,15 @@ struct Link {
     /// It was told to stop.
     stopping: bool,
     sending: bool,
+    /// Reads the second connection that a backend may have.
+    feed: Option<AbortHandle>,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
+        if let Some(feed) = &self.feed {
+            feed.abort();
+        }
         // What the ring still has under way holds the socket open; this ends it.
         let _ = match &self.socket {
             StdSocket::Tcp(socket) => socket.shutdown(Shutdown::Both),
@@ -102,7 +107,7 @@ impl RingIo {
         place?.as_mut().filter(|link| link.token == whose.token())
     }
 
-    fn open(&mut self, whose: Whose, socket: StdSocket) -> io::Result<()> {
+    fn open(&mut self, whose: Whose, socket: StdSocket, feed: Option<AbortHandle>) -> io::Result<()> {
         // The ring waits for sockets itself, unless they say that nobody shall.
         match &socket {
             StdSocket::Tcp(socket) => socket.set_nonblocking(false)?,
@@ -115,7 +120,7 @@ impl RingIo {
         if list.len() <= index {
             list.resize_with(index + 1, || None);
         }
-        list[index] = Some(Link { socket, token: whose.token(), receiving: false, stopping: false, sending: false });
+        list[index] = Some(Link { socket, token: whose.token(), receiving: false, stopping: false, sending: false, feed });
         self.receive(whose);
         Ok(())
     }
@@ -132,6 +137,14 @@ impl RingIo {
             link.receiving = true;
             link.stopping = false;
             ring.receive(&*link, link.token);
+        }
+    }
+
+    fn stop_receiving(&mut self, whose: Whose) {
+        if let Some(link) = self.link(whose)
+            && !std::mem::replace(&mut link.stopping, true)
+        {
+            self.ring.stop_receiving(whose.token());
         }
     }
 
@@ -186,7 +199,7 @@ impl Worker {
 
     pub(super) fn ring_accept(&self, socket: StdSocket, peer: Peer, id: u64) {
         let session = self.core.borrow_mut().session_open(id, peer);
-        if let Err(error) = self.ring().open(Whose::Session(session), socket) {
+        if let Err(error) = self.ring().open(Whose::Session(session), socket, None) {
             tracing::warn!("a client's socket cannot be served: {error}");
             self.core.borrow_mut().session_closed(session);
             self.clients.fetch_sub(1, Relaxed);
@@ -195,8 +208,8 @@ impl Worker {
     }
 
     /// A node's connection is set up.
-    pub(super) fn ring_backend(&self, index: u32, incarnation: u32, socket: StdSocket) {
-        let opened = self.ring().open(Whose::Backend { index, incarnation }, socket);
+    pub(super) fn ring_backend(&self, index: u32, incarnation: u32, socket: StdSocket, feed: Option<AbortHandle>) {
+        let opened = self.ring().open(Whose::Backend { index, incarnation }, socket, feed);
         if let Err(error) = opened {
             self.lose_backend(index, incarnation, &error.to_string());
         }
@@ -267,10 +280,7 @@ impl Worker {
         io.ring.recycle(received);
         match (paused, more) {
             (false, false) => io.receive(whose),
-            (true, true) => {
-                let RingIo { ring, .. } = &mut *io;
-                ring.stop_receiving(whose.token());
-            }
+            (true, true) => io.stop_receiving(whose),
             (false, true) | (true, false) => {}
         }
     }
