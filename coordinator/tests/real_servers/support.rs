@@ -147,14 +147,16 @@ impl Drop for Redis {
 }
 
 fn spawn(port: u16, dir: &TempDir) -> Child {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .arg("--dir")
-        .arg(dir.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server must be installed")
+    let start = |program| {
+        Command::new(program)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    };
+    start("redis-server").or_else(|_| start("valkey-server")).expect("redis-server or valkey-server must be installed")
 }
 
 /// Announces a node again and again, as its agent does.
