@@ -53,6 +53,9 @@ pub enum Refusal {
     /// Not a command for between MULTI and EXEC, in redis either.
     #[error("ERR Command not allowed inside a transaction")]
     NotInTransaction,
+    /// The key's node says so just now, of whatever it is asked.
+    #[error("{0}")]
+    Node(Box<str>),
     /// Known, but not something that this proxy does.
     #[error("ERR '{0}' is not supported by this proxy")]
     Unsupported(&'static str),

@@ -38,6 +38,9 @@ impl Busy {
 
     /// What this node says, if it is busy.
     pub(crate) fn of(&self, node: &str) -> Option<Box<str>> {
+        if !self.any.load(Relaxed) {
+            return None;
+        }
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 }

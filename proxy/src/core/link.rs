@@ -132,6 +132,9 @@ impl Core {
                     break "its reply is larger than any client may take".to_owned();
                 }
                 Ok(None) => {
+                    if !self.silent.is_empty() {
+                        self.heard(index);
+                    }
                     self.retire_if_done(index);
                     self.private_if_done(index);
                     return Some(at);

@@ -69,7 +69,7 @@ use private::Hold;
 use script::Seen;
 use session::{Pause, Session, Slot};
 pub(crate) use session::{Peer, SessionId};
-use stuck::Asked;
+use stuck::Silent;
 pub(crate) use topics::Kind as TopicKind;
 use topics::Topics;
 use tracked::TrackedSizes;
@@ -182,8 +182,8 @@ pub(crate) struct Core {
     /// Invalidations on their way to other connections.
     redirected: Vec<Redirected>,
     seen: Seen,
-    /// Nodes that may be busy with a script.
-    asked: Vec<Asked>,
+    /// Nodes that leave a request unanswered: they may be busy with a script.
+    silent: Vec<Silent>,
     learning: Learning,
     functions: Functions,
     private_count: usize,
@@ -234,7 +234,7 @@ impl Core {
             maps: 0,
             redirected: Vec::new(),
             seen: Seen::default(),
-            asked: Vec::new(),
+            silent: Vec::new(),
             learning: Learning::default(),
             functions: Functions::default(),
             private_count: 0,
@@ -411,7 +411,9 @@ impl Core {
         self.counters.tracking_keys = self.tracked_sizes.keys as u64;
         self.counters.tracking_items = self.tracked_sizes.items as u64;
         self.counters.tracking_prefixes = self.broadcasts.prefixes() as u64;
-        let waits = |backend: &&Backend| matches!(backend.hold, Some(Hold::Waiting { .. }));
+        // Whoever sees that a client is blocked may count on it that its command is at the node.
+        let is_sent = |backend: &Backend| backend.state == State::Up && backend.output().is_empty();
+        let waits = |backend: &&Backend| matches!(backend.hold, Some(Hold::Waiting { .. })) && is_sent(backend);
         let is_held_back = |id: &&SessionId| {
             let session = &self.sessions[id.index as usize];
             session.generation == id.generation && matches!(session.paused, Some(Pause::HeldBack { .. }))

@@ -197,7 +197,6 @@ impl Core {
         if reply.starts_with(b"-NOSCRIPT") {
             self.backends[backend as usize].noted.tear_up();
         }
-        self.look_for_busy(backend, reply);
     }
 }
 

@@ -18,48 +18,40 @@ use crate::limits::ASK_AFTER_MS;
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-/// A node that was asked whether it is busy, or has said so.
+/// A node that leaves a request unanswered.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Silent {
     node: Arc<str>,
-    /// Since when its answer is awaited.
-    since_ms: Option<u64>,
+    /// Its answer to the question whether it is busy is awaited.
+    is_asked: bool,
     is_busy: bool,
 }
 
 impl Core {
-    /// Asks the nodes that may be busy, and those that were.
+    /// Asks the nodes that may be busy.
     pub(super) fn ask_the_silent(&mut self) {
-        for index in 0..self.backends.len() {
-            let deadline_ms = self.now_ms.saturating_sub(ASK_AFTER_MS);
-            let backend = &mut self.backends[index];
+        for at in (0..self.silent.len()).rev() {
+            self.forget_if_heard(at);
+        }
+        let deadline_ms = self.silence_ms();
+        for backend in &mut self.backends {
             if !is_silent(backend, deadline_ms) {
                 continue;
             }
-            let node = &backend.node;
-            match self.asked.iter().find(|asked| asked.node == *node) {
-                None => self.asked.push(Asked { node: node.clone(), since_ms: None, is_busy: false }),
-                // By now another connection may be behind the script.
-                Some(asked) if asked.is_busy => backend.is_stuck = true,
-                Some(_) => {}
+            match self.silent.iter().find(|silent| silent.node == backend.node) {
+                None => self.silent.push(Silent { node: backend.node.clone(), is_asked: false, is_busy: false }),
+                Some(silent) => backend.is_stuck = silent.is_busy,
             }
         }
-        for at in (0..self.asked.len()).rev() {
-            let asked = &self.asked[at];
-            let is_up = |node: &usize| self.topology.nodes()[*node].up;
-            let Some(node) = self.topology.index_of(&asked.node).filter(|node| is_up(&usize::from(*node))) else {
-                let asked = self.asked.swap_remove(at);
-                self.settings.busy.set(&asked.node, None);
-                continue;
-            };
-            if asked.since_ms.is_none() {
-                self.asked[at].since_ms = Some(self.now_ms);
-                let backend = self.backend_of(node, Lane::beside(Proto::Resp2));
-                if self.backends[backend as usize].state == State::Idle {
-                    self.connect(backend);
-                }
-                self.queue(backend, Waiter::asking(backend, self.now_ms), PING);
+        for at in 0..self.silent.len() {
+            let silent = &mut self.silent[at];
+            let Some(node) = self.topology.index_of(&silent.node).filter(|_| !silent.is_asked) else { continue };
+            silent.is_asked = true;
+            let backend = self.backend_of(node, Lane::beside(Proto::Resp2));
+            if self.backends[backend as usize].state == State::Idle {
+                self.connect(backend);
             }
+            self.queue(backend, Waiter::asking(backend, self.now_ms), PING);
         }
     }
 
@@ -68,50 +60,51 @@ impl Core {
     pub(super) fn node_asked(&mut self, waiter: Waiter, reply: &[u8]) {
         let Some(backend) = waiter.asked_of() else { return };
         let node = self.backends[backend as usize].node.clone();
-        let Some(at) = self.asked.iter().position(|asked| asked.node == node) else { return };
-        match busy_text(reply) {
-            Some(text) => {
-                self.asked[at].since_ms = None;
-                self.is_busy(&node, text);
-            }
-            None => {
-                self.asked.swap_remove(at);
-                self.settings.busy.set(&node, None);
-                self.backends.iter_mut().filter(|backend| backend.node == node).for_each(|backend| backend.is_stuck = false);
-            }
+        let Some(at) = self.silent.iter().position(|silent| silent.node == node) else { return };
+        if self.forget_if_heard(at) {
+            return;
+        }
+        let text = busy_text(reply);
+        self.settings.busy.set(&node, text);
+        let silent = &mut self.silent[at];
+        (silent.is_asked, silent.is_busy) = (false, text.is_some());
+        let deadline_ms = self.silence_ms();
+        for backend in self.backends.iter_mut().filter(|backend| backend.node == node) {
+            backend.is_stuck = text.is_some() && is_silent(backend, deadline_ms);
         }
     }
 
-    /// A node has answered a client's request with an error: it may be that it is busy.
-    pub(super) fn look_for_busy(&mut self, backend: u32, reply: &[u8]) {
-        if let Some(text) = busy_text(reply) {
-            let node = self.backends[backend as usize].node.clone();
-            self.is_busy(&node, text);
+    /// A backend has answered something, while some node was silent.
+    #[cold]
+    pub(super) fn heard(&mut self, backend: u32) {
+        let node = &self.backends[backend as usize].node;
+        if let Some(at) = self.silent.iter().position(|silent| silent.node == *node) {
+            self.forget_if_heard(at);
         }
     }
 
-    fn is_busy(&mut self, node: &Arc<str>, text: &str) {
-        match self.asked.iter_mut().find(|asked| asked.node == *node) {
-            Some(asked) if asked.is_busy => return,
-            Some(asked) => asked.is_busy = true,
-            None => self.asked.push(Asked { node: node.clone(), since_ms: None, is_busy: true }),
+    /// Forgets a silent node that has answered everything since.
+    fn forget_if_heard(&mut self, at: usize) -> bool {
+        let deadline_ms = self.silence_ms();
+        let node = self.silent[at].node.clone();
+        let is_heard = !self.backends.iter_mut().any(|backend| backend.node == node && is_silent(backend, deadline_ms));
+        if is_heard {
+            self.silent.swap_remove(at);
+            self.settings.busy.set(&node, None);
+            self.backends.iter_mut().filter(|backend| backend.node == node).for_each(|backend| backend.is_stuck = false);
         }
-        self.settings.busy.set(node, Some(text));
-        let deadline_ms = self.now_ms.saturating_sub(ASK_AFTER_MS);
-        for backend in self.backends.iter_mut().filter(|backend| backend.node == *node) {
-            backend.is_stuck = is_silent(backend, deadline_ms);
-        }
+        is_heard
+    }
+
+    /// What came before then should have been answered.
+    fn silence_ms(&self) -> u64 {
+        self.now_ms.saturating_sub(ASK_AFTER_MS)
     }
 
     /// The error for a command that would wait behind a script which runs for too long.
     pub(super) fn stuck_behind_script(&mut self, backend: u32) -> Option<Box<str>> {
         let of = &mut self.backends[backend as usize];
         if !of.is_stuck {
-            return None;
-        }
-        if !is_silent(of, self.now_ms.saturating_sub(ASK_AFTER_MS)) {
-            // It has gone on since.
-            of.is_stuck = false;
             return None;
         }
         self.settings.busy.of(&of.node)

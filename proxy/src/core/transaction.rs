@@ -188,7 +188,10 @@ impl Core {
             return Ok(None);
         }
         let Some(place) = self.router.whole(command, args, &self.topology)? else { return Ok(None) };
-        route::owner(place, &self.topology)?;
+        let owner = route::owner(place, &self.topology)?;
+        if let Some(text) = self.settings.busy.of(&self.topology.nodes()[usize::from(owner.node)].name) {
+            return Err(Refusal::Node(text));
+        }
         let session = &self.sessions[index as usize];
         let queued = session.transaction.as_ref().and_then(|transaction| transaction.key.as_deref());
         let watched = session.private.and_then(|backend| match &self.backends[backend as usize].hold {
