@@ -52,6 +52,10 @@ pub(crate) struct Asides {
     done: usize,
     /// The segments that follow.
     later: VecDeque<Segment>,
+    /// EXEC's array has begun.
+    is_under_way: bool,
+    /// What the session is to be told that answers no command: it must not stand within the array.
+    held: Vec<u8>,
     /// The block under way is not the first, and so many of its commands await an answer.
     block_count: Option<u32>,
     /// The client does not want EXEC's reply.
@@ -67,7 +71,26 @@ pub(super) struct Aside {
 
 impl Asides {
     pub(super) fn new(list: VecDeque<Aside>, later: VecDeque<Segment>) -> Box<Self> {
-        Box::new(Asides { list, elements: VecDeque::new(), done: 0, later, block_count: None, muted: false })
+        Box::new(Asides {
+            list,
+            elements: VecDeque::new(),
+            done: 0,
+            later,
+            is_under_way: false,
+            held: Vec::new(),
+            block_count: None,
+            muted: false,
+        })
+    }
+
+    /// Whether the session has been given a part of EXEC's array, and not all of it.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.is_under_way
+    }
+
+    /// Where to put what is to be told behind the array.
+    pub(super) fn held_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.held
     }
 }
 
@@ -97,6 +120,7 @@ impl Core {
             (Some(asides), Some(elements), None) => {
                 asides.elements = elements.map(Box::from).collect();
                 asides.muted = muted;
+                asides.is_under_way = true;
                 let later: u32 = asides.later.iter().map(Segment::count).sum();
                 let count = asides.elements.len() + asides.list.len() + later as usize;
                 session.answer(waiter.sequence, |out| encode::array(out, count));
@@ -140,10 +164,21 @@ impl Core {
             }
             match next {
                 Some(aside) => self.do_aside(index, &aside.request),
-                None if !self.begin_next_segment(index) => self.sessions[index as usize].asides = None,
+                None if !self.begin_next_segment(index) => self.end_asides(index),
                 None => {}
             }
             self.sessions[index as usize].end_mute();
+        }
+    }
+
+    /// EXEC's array is whole.
+    fn end_asides(&mut self, index: u32) {
+        let session = &mut self.sessions[index as usize];
+        if let Some(asides) = session.asides.take()
+            && !asides.held.is_empty()
+        {
+            session.tell(None, |out| out.extend_from_slice(&asides.held));
+            self.mark_session(index);
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     events,
     private::Hold,
     pubsub::Fence,
-    session::{Sequence, SessionId},
+    session::{Sequence, SessionId, Slot},
 };
 
 /// The three sorts of things that a client can listen to.
@@ -386,8 +386,19 @@ impl Core {
     /// Says something to a client that answers no command. One that leaves too much of it unread is cut off.
     pub(super) fn tell(&mut self, id: SessionId, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
         let session = &mut self.sessions[id.index as usize];
-        session.tell(behind, write);
-        let unread = session.unread_bytes();
+        // What a PUBLISH of its own brings is told in its place, as redis does.
+        let is_own = session.slot(session.first_sequence()) == Some(Slot::Publish);
+        let held = match &mut session.asides {
+            Some(asides) if !is_own && asides.is_under_way() => {
+                write(asides.held_mut());
+                asides.held_mut().len()
+            }
+            _ => {
+                session.tell(behind, write);
+                0
+            }
+        };
+        let unread = session.unread_bytes() + held;
         self.mark_session(id.index);
         if unread > SUBSCRIBER_OUTPUT_MAX_BYTES {
             let client = self.sessions[id.index as usize].id;

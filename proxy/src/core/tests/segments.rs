@@ -73,3 +73,24 @@ fn a_part_whose_node_is_gone_fails_alone() {
     assert_eq!(got.matches("CLUSTERDOWN no node of the cluster is up").count(), 3, "{got}");
     assert!(got.starts_with("*4\r\n"), "{got}");
 }
+
+#[test]
+fn nothing_is_told_within_the_array() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    let key = rig.key_of("a", 0);
+    rig.say(client, ["HELLO 3", "CLIENT TRACKING ON", &format!("GET {key}")].map(request).concat());
+    rig.settle();
+    rig.got(client);
+    rig.say(client, ["MULTI", "DBSIZE", "DBSIZE", "EXEC"].map(request).concat());
+    rig.effects();
+    rig.connect();
+    rig.write_to_nodes(usize::MAX);
+    // The array has begun. Somebody changes what was read.
+    rig.ask(request(&format!("SET {key} 1")));
+    rig.settle();
+    let got = rig.got(client);
+    let (array, push) = got.split_at(got.find(">2").expect("it is told"));
+    assert_eq!(array, "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:0\r\n:1\r\n");
+    assert!(push.contains(&key), "{got}");
+}
