@@ -462,6 +462,10 @@ impl Member {
         if self.upkeep.drained.take().is_some() {
             // Back as it went, on purpose.
             self.upkeep.left.get_or_insert(now.unix_ms.max(2));
+            // However long it was drained: it is about to come back, and forgotten only if it does not.
+            if let Standing::Down { since_ms, .. } = &mut self.standing {
+                *since_ms = now.mono_ms;
+            }
             book.changed(&self.name, What::Altered, now);
         }
     }

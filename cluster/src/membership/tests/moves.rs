@@ -74,6 +74,22 @@ fn an_undrained_node_is_emptied_and_up() {
 }
 
 #[test]
+fn a_node_that_was_drained_for_long_is_not_forgotten_when_it_is_undrained() {
+    let mut rig = Rig::with(options(), &["a", "b"]);
+    rig.wish("a", DRAIN);
+    rig.flush_guests_of(&["b"]);
+    for _ in 0..=options().forget_after_ms / 10_000 {
+        rig.announce("a");
+        rig.announce("b");
+        rig.wait(10_000);
+    }
+    assert!(rig.stored.0.contains_key("a"));
+    rig.wish("a", Wish::Undrain);
+    rig.wait(1_000);
+    assert!(rig.stored.0.contains_key("a"));
+}
+
+#[test]
 fn an_undrained_node_that_cannot_be_up_is_said_to_be() {
     let mut rig = Rig::with(options(), &["a", "b"]);
     rig.wish("a", DRAIN);
