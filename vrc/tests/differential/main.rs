@@ -11,7 +11,7 @@ mod peer;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod servers;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use vrc_agent::spawn::RedisProcess;
 
@@ -82,6 +82,18 @@ impl Pair {
     /// Says something to both that is not compared.
     async fn prepare(&mut self, request: &[u8]) {
         tokio::join!(self.redis.ask(request, End::Marker), self.proxy.ask(request, End::Marker));
+    }
+
+    /// Waits until both have noticed that earlier connections are closed: what they listened to is counted.
+    async fn until_nobody_listens(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        for peer in [&self.redis, &self.proxy] {
+            let mut asker = peer.anew();
+            while asker.ask(b"PUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n", End::Marker).await != b"*0\r\n:0\r\n" {
+                assert!(tokio::time::Instant::now() < deadline, "somebody still listens");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 
     async fn finish(self) {
@@ -316,6 +328,7 @@ async fn odd_bytes() {
     let mut pair = Pair::start("").await;
     for bytes in ODD_BYTES {
         (pair.redis, pair.proxy) = (pair.redis.anew(), pair.proxy.anew());
+        pair.until_nobody_listens().await;
         let words: Vec<_> = bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect();
         pair.compare(bytes, &words, &escape(bytes)).await;
     }
