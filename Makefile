@@ -9,9 +9,12 @@ CHAOS ?=
 SEEDS ?= 100000
 # Options of the side-by-side benchmark, as in: make bench BENCH="--quick --workers 1,2"
 BENCH ?=
+# Redis's source tree, of redis-server's version, whose tests `make tcl` runs; and options, as in: TCL="--units type/list,multi --jobs 2"
+REDIS_TESTS ?=
+TCL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test simulate chaos lint bench bench-guard cargo redis
+.PHONY: help up test tcl simulate chaos lint bench bench-guard cargo redis
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +27,10 @@ test: cargo redis ## Run all tests, end to end ones against real redis servers
 
 simulate: cargo ## Play SEEDS histories (100,000 unless told) of membership in a simulated world; one alone: VRC_SEED=17 make simulate
 	VRC_SEEDS=$(SEEDS) $(CARGO) test -p vrc-cluster --lib simulation_holds -- --nocapture
+
+tcl: cargo redis ## Run redis's own test suite through the proxy, and compare (REDIS_TESTS=/path/to/redis; all: TCL=--help)
+	$(CARGO) build -p vrc
+	@REDIS_TESTS="$(REDIS_TESTS)" python3 vrc/tests/tcl $(TCL)
 
 chaos: cargo redis ## Play faults to a whole cluster under checked traffic (CHAOS="--seed 7 --duration 600"; all: CHAOS=--help)
 	$(CARGO) build -p vrc -p vrc-chaos
