@@ -1,12 +1,14 @@
 //! A real redis server and a plain connection to it. Replies are read with a reader of this file's own, so that the tests do not take
 //! the project's word for what RESP is.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use vrc_agent::spawn::free_port;
 
 /// How long a server may take to start, and a reply to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +28,8 @@ impl Server {
 
     /// The only node of a Redis Cluster, which owns all slots.
     pub(crate) fn start_cluster() -> Server {
-        let server = Server::start_with(&["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()]);
+        let server =
+            Server::start_with(&["--cluster-enabled", "yes", "--cluster-port", &free_port("127.0.0.1").unwrap().to_string()]);
         let mut connection = server.connect();
         connection.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
         let deadline = Instant::now() + PATIENCE;
@@ -40,7 +43,7 @@ impl Server {
     fn start_with(options: &[&str]) -> Server {
         for _ in 0..10 {
             // Somebody else may take the port between this and the server's own bind: then the server ends, and the next port is tried.
-            let port = free_port();
+            let port = free_port("127.0.0.1").unwrap();
             let dir = std::env::temp_dir().join(format!("vrc-cluster-test-{}-{port}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
             let mut server = Server { process: spawn(port, &dir, options), port, dir };
@@ -54,13 +57,21 @@ impl Server {
     fn is_up(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.process.try_wait().unwrap().is_none() {
-            if let Ok(mut connection) = self.try_connect() {
-                let info = connection.call(&["INFO", "server"]).text();
+            // Who answers may be another server that holds this port, or one that is just about to end for want of another port.
+            if let Ok(info) = self.info() {
                 return info.contains(&format!("process_id:{}\r\n", self.process.id()));
             }
             sleep(Duration::from_millis(20));
         }
         false
+    }
+
+    fn info(&self) -> std::io::Result<String> {
+        let mut stream = self.try_connect()?.reader.into_inner();
+        stream.write_all(b"INFO server\r\nQUIT\r\n")?;
+        let mut info = String::new();
+        stream.read_to_string(&mut info)?;
+        Ok(info)
     }
 
     pub(crate) fn connect(&self) -> Connection {
@@ -81,10 +92,6 @@ impl Drop for Server {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).unwrap().port()
 }
 
 fn spawn(port: u16, dir: &Path, options: &[&str]) -> Child {

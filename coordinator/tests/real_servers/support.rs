@@ -1,7 +1,6 @@
 //! Real redis servers, an agent's voice, and a reader's ear.
 
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -61,7 +60,7 @@ impl Redis {
     pub(crate) async fn start() -> Self {
         // The port is free now and may be taken a moment later; then another is tried.
         for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
             let dir = tempfile::tempdir().unwrap();
             let mut redis = Redis { port, child: spawn(port, &dir), dir };
             if redis.answers().await {
@@ -75,9 +74,10 @@ impl Redis {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.child.try_wait().unwrap().is_none() {
             if let Ok(mut connection) = self.try_connect().await
-                && redis::cmd("PING").exec_async(&mut connection).await.is_ok()
+                && let Ok(info) = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
             {
-                return true;
+                // Another server on this port would answer as well.
+                return info.contains(&format!("process_id:{}\r\n", self.child.id()));
             }
             sleep(Duration::from_millis(5)).await;
         }
