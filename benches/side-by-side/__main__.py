@@ -4,8 +4,7 @@ Needs redis-server (or valkey-server) and redis-benchmark. Rivals are used if th
 """
 
 import argparse
-import itertools
-import os
+import json
 import shlex
 import shutil
 import signal
@@ -14,33 +13,49 @@ import time
 from pathlib import Path
 
 import contenders
-import load
 import report
-from servers import Servers, start_nodes
+import suites
+from bench import Bench, say
+from budget import until
+from servers import Servers, files_max
 
-NODES = 4
+DEFAULT_OUT = contenders.REPOSITORY / "target" / "side-by-side"
 
 
 def arguments():
     names = [contender.name for contender in contenders.ALL]
     parser = argparse.ArgumentParser(prog="benches/side-by-side", description=__doc__.split("\n")[0])
+    words = {"type": lambda text: text.split(",")}
     numbers = {"type": lambda text: [int(word) for word in text.split(",")], "metavar": "N,N"}
-    parser.add_argument("--quick", action="store_true", help="a sanity run of less than a minute; its figures mean little")
-    parser.add_argument("--rounds", type=int, help="runs of each proxy at each point, interleaved [default: 5; quick: 1]")
-    parser.add_argument("--tests", type=lambda text: text.upper().split(","), default=["GET", "SET", "MGET"], metavar="GET,SET,MGET")
-    parser.add_argument("--pipelines", **numbers, help="pipeline depths [default: 1,16,64; quick: 1,16]")
-    parser.add_argument("--workers", **numbers, default=[1], help="threads of each proxy [default: 1]")
-    parser.add_argument("--clients", **numbers, default=[50], help="connections [default: 50]")
-    parser.add_argument("--sizes", **numbers, default=[64], help="bytes of a value [default: 64]")
-    parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(names)}", metavar="NAME,NAME")
-    parser.add_argument("--out", type=Path, default=contenders.REPOSITORY / "target" / "side-by-side", help="where results go")
+    parser.add_argument("--suite", **words, default=["pipeline"], metavar="NAME,NAME",
+                        help=f"what is measured, some of {','.join(suites.BY_NAME)}, or all [default: pipeline]")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="about so long for all of it; runs and rounds are made to fit")
+    parser.add_argument("--rounds", type=int,
+                        help="runs of each proxy at each point, interleaved [default: 5; with a budget: what fits, up to 15]")
+    parser.add_argument("--quick", action="store_true", help="a sanity run: one short round a point; its figures mean little")
+    parser.add_argument("--only", **words, help=f"some of {','.join(names)}", metavar="NAME,NAME")
+    parser.add_argument("--tests", type=lambda text: text.upper().split(","), metavar="GET,SET",
+                        help="instead of the suites' own: of GET,SET,MGET,MSET,DEL")
+    parser.add_argument("--pipelines", **numbers, help="likewise: pipeline depths")
+    parser.add_argument("--clients", **numbers, help="likewise: connections")
+    parser.add_argument("--sizes", **numbers, help="likewise: bytes of a value")
+    parser.add_argument("--workers", **numbers, help="likewise: threads of each proxy")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where results go [default: target/side-by-side]")
+    parser.add_argument("--report", action="store_true", help="measure nothing, but write tables and plots anew from the JSON in --out")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 5)
-    options.pipelines = options.pipelines or ([1, 16] if options.quick else [1, 16, 64])
-    for word in [*(options.only or []), *options.tests]:
-        if word not in [*names, "GET", "SET", "MGET"]:
-            parser.error(f"{word} is none of {', '.join(names)}, GET, SET, MGET")
+    if options.suite == ["all"]:
+        options.suite = list(suites.BY_NAME)
+    known = [(options.only, names), (options.tests, ["GET", "SET", "MGET", "MSET", "DEL"]), (options.suite, list(suites.BY_NAME))]
+    for given, right in known:
+        for word in given or []:
+            if word not in right:
+                parser.error(f"{word} is none of {', '.join(right)}")
     return options
+
+
+def overrides(options):
+    dimensions = {"test": options.tests, "pipeline": options.pipelines, "clients": options.clients}
+    return {**dimensions, "value_bytes": options.sizes, "workers": options.workers}
 
 
 def find(only):
@@ -53,14 +68,13 @@ def find(only):
         if here:
             found.append(here)
         else:
-            say(f"{contender.name}: not found; put {contender.program_name} on the PATH, or name it by {contender.variable}")
+            named = f"put {contender.program_name} on the PATH, or name it by {contender.variable}"
+            say(f"{contender.name}: not here. To have it: {contender.how_to_get}; then {named}")
+    if not found:
+        sys.exit("there is nothing to measure")
     if not any(type(each) in contenders.RIVALS for each in found):
         say("No other proxy is here to compare with. The figures below stand alone.")
     return found
-
-
-def describe(contender, workers):
-    return {"version": contender.version(), "command": contender.command(workers), "config": contender.config(workers)}
 
 
 def without_out(words):
@@ -74,66 +88,56 @@ def without_out(words):
     return kept
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
 def main():
     options = arguments()
+    if options.report:
+        return report_anew(options.out)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     node_program = shutil.which("redis-server") or shutil.which("valkey-server")
     if not node_program or not shutil.which("redis-benchmark"):
         sys.exit("redis-server (or valkey-server) and redis-benchmark are needed")
+    files = files_max()
     found = find(options.only)
-    rivals = [each.name for each in found if type(each) in contenders.RIVALS]
-    result = {
-        "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "command": shlex.join(["python3", "benches/side-by-side", *without_out(sys.argv[1:])]),
-        "machine": report.machine(),
-        "nodes": NODES,
-        "rounds": options.rounds,
-        "quick": options.quick,
-        "base": rivals[0] if rivals else None,
-        "programs": {each.name: describe(each, options.workers[0]) for each in found},
-        "load_average_before": os.getloadavg()[0],
-        "runs": [],
-    }
-    with Servers() as servers:
-        nodes = start_nodes(servers, node_program, NODES)
-        for workers in options.workers:
-            here = [each for each in found if workers <= each.threads_max]
-            proxies = {each.name: each.start(servers, nodes, workers) for each in here}
-            for size in options.sizes:
-                for proxy in proxies.values():
-                    load.fill_and_check(proxy.name, proxy.port, size)
-                for clients, test, pipeline in itertools.product(options.clients, options.tests, options.pipelines):
-                    point = load.Point(test, pipeline, clients, size, workers)
-                    result["runs"].append(run(point, proxies, options))
-                    result["load_average_after"] = os.getloadavg()[0]
-                    # After each point, so that a run that is stopped has not been for nothing.
-                    text = report.write(options.out, result)
-            servers.stop(proxies.values())
-    print(text)
-    say(f"Written: side-by-side.md, .json and .svg in {options.out}")
+    command = shlex.join(["python3", "benches/side-by-side", *without_out(sys.argv[1:])])
+    chosen = [suites.BY_NAME[name] for name in options.suite]
+    deadline = time.monotonic() + options.budget if options.budget else None
+    failures = []
+    for index, suite in enumerate(chosen):
+        left = sum(each.weight for each in chosen[index:])
+        with Servers() as servers:
+            bench = Bench(suite, found, servers, node_program, options, command)
+            points = [point for point in suite.points(overrides(options)) if fits(point, files)]
+            text = None
+            for result in bench.run(points, until(time.monotonic(), deadline, suite.weight, left)):
+                # After each point, so that a run that is stopped has not been for nothing.
+                text = report.write(options.out, result)
+            print(text or f"{suite.name}: none of them can be measured there", flush=True)
+            failures += bench.failures
+    say(f"Written: a table, a plot and the JSON of each suite in {options.out}")
+    for failure in failures:
+        say(f"FAILED: {failure}")
+    return int(any(failure.startswith("vrc") for failure in failures))
 
 
-def run(point, proxies, options):
-    """All rounds of one point: forwards, then backwards, so that what drifts does not favour anybody."""
-    requests = point.requests(options.quick)
-    samples = {name: [] for name in proxies}
-    for number in range(options.rounds):
-        order = list(proxies.items())
-        for name, proxy in order if number % 2 == 0 else reversed(order):
-            samples[name].append(load.measure(proxy, point, requests))
-    medians = ", ".join(f"{name} {report.median(of, 'cpu_us'):.2f}" for name, of in samples.items())
-    say(f"{point.label()}, {point.clients} clients, {point.value_bytes} bytes, {point.workers} worker(s): CPU us/request {medians}")
-    command = shlex.join(point.command("PORT", requests))
-    return {"point": vars(point), "label": point.label(), "command": command, "samples": samples}
+def fits(point, files):
+    """A server needs a file a client, and some."""
+    if point.clients + 500 <= files:
+        return True
+    say(f"{point.clients} clients need more open files than the {files} that are allowed here (ulimit -Hn): left out")
+    return False
+
+
+def report_anew(directory):
+    for name in suites.BY_NAME:
+        path = directory / f"{name}.json"
+        if path.exists():
+            report.write(directory, json.loads(path.read_text()))
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except KeyboardInterrupt:
         sys.exit("stopped")
     except RuntimeError as error:

@@ -1,160 +1,190 @@
-"""What was measured, as JSON, as markdown and as a plot."""
+"""What was measured, as JSON and as markdown. All but `write` is pure: results in, text out."""
 
 import json
-import os
-import platform
-import re
 import statistics
-from html import escape
+from dataclasses import dataclass
+from typing import Callable
 
-# Key of a sample, heading, how a value is shown, and whether less is better.
+import plot
+
+OURS = ["vrc", "vrc-io-uring"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One kind of figure: its key in a sample, what it is called, how it is shown, and whether less is better."""
+
+    key: str
+    heading: str
+    show: Callable[[float], str]
+    less: bool = True
+    # Suites that show it; empty for all that have it.
+    suites: tuple = ()
+    # Whether its ratio to another's says something.
+    ratio: bool = True
+
+
+def digits(count):
+    return lambda value: f"{value:,.{count}f}"
+
+
+def significant(value):
+    """Three digits or so, whether it is 0.0123 or 12,300."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
 METRICS = [
-    ("cpu_us", "CPU per request, us", lambda value: f"{value:.2f}", True),
-    ("rps", "Throughput, 1,000 requests/s", lambda value: f"{value / 1e3:.1f}", False),
-    ("p50_ms", "p50, ms", lambda value: f"{value:.3f}", True),
-    ("p99_ms", "p99, ms", lambda value: f"{value:.3f}", True),
-    ("p99.9_ms", "p99.9, ms", lambda value: f"{value:.3f}", True),
+    Metric("cpu_us", "CPU per request, us", significant),
+    Metric("rps", "Throughput, 1,000 requests/s", lambda value: significant(value / 1e3), less=False),
+    Metric("mb_s", "Throughput, MB/s of values", significant, less=False, suites=("sizes",)),
+    Metric("p50_ms", "p50, ms", digits(3)),
+    Metric("p99_ms", "p99, ms", digits(3)),
+    Metric("p99.9_ms", "p99.9, ms", digits(3)),
+    Metric("max_ms", "slowest, ms", digits(3), suites=("swap",)),
+    Metric("calm_cpu_us", "without swaps: CPU per request, us", significant, ratio=False),
+    Metric("calm_p99.9_ms", "without swaps: p99.9, ms", digits(3), ratio=False),
+    Metric("calm_max_ms", "without swaps: slowest, ms", digits(3), ratio=False),
+    Metric("slower", "with swaps: above the p99.9 without, % of requests", digits(2), ratio=False),
+    Metric("peak_mib", "memory at peak, MiB more than at rest", significant, suites=("sizes",)),
+    Metric("peak_ratio", "the same, by what was under way", significant, suites=("sizes",), ratio=False),
+    Metric("p50_us", "p50, us", digits(1), ratio=False),
+    Metric("p99_us", "p99, us", digits(1), ratio=False),
+    Metric("added_us", "added to a direct connection's median, us", digits(1)),
+    Metric("idle_kib", "memory an idle connection, KiB", digits(2)),
 ]
-COLORS = {"vrc": "#c2410c", "predixy": "#1d4ed8", "twemproxy": "#0f766e", "envoy": "#7e22ce", "aster": "#a16207", "redis": "#6b7280"}
-
-
-def machine():
-    """What the figures depend on besides the programs."""
-    with open("/proc/cpuinfo") as info:
-        model = re.search(r"model name\s*:\s*(.+)", info.read())
-    with open("/proc/meminfo") as info:
-        memory_kib = int(re.search(r"MemTotal:\s+(\d+)", info.read()).group(1))
-    return {
-        "cpu": model.group(1) if model else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory_kib / 2**20),
-        "kernel": platform.release().split("-")[0],
-    }
-
-
-def median(samples, metric):
-    return statistics.median(sample[metric] for sample in samples)
-
-
-def ratios(run, name, base, metric):
-    """Of each round's pair."""
-    pairs = zip(run["samples"][name], run["samples"][base])
-    return [one[metric] / other[metric] for one, other in pairs if other[metric] > 0]
 
 
 def write(directory, result):
     """Writes all three, and returns the markdown."""
     directory.mkdir(parents=True, exist_ok=True)
+    name = result["suite"]
     text = markdown(result)
-    (directory / "side-by-side.json").write_text(json.dumps(result, indent=1) + "\n")
-    (directory / "side-by-side.md").write_text(text)
-    (directory / "side-by-side.svg").write_text(svg(result))
+    (directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (directory / f"{name}.md").write_text(text)
+    (directory / f"{name}.svg").write_text(plot.bars(result, metrics_of(result)))
+    if name == "pipeline":
+        (directory / "overview.svg").write_text(plot.overview(result))
     return text
 
 
-def groups(result):
-    """Runs by what is the same for a whole table."""
-    found = {}
-    for run in result["runs"]:
-        point = run["point"]
-        found.setdefault((point["workers"], point["clients"], point["value_bytes"]), []).append(run)
-    return found
+def metrics_of(result):
+    """The metrics that this suite shows, and whose figures are there."""
+    there = list(dict.fromkeys(key for run in result["runs"] for samples in run["samples"].values() for sample in samples for key in sample))
+    known = [metric for metric in METRICS if metric.key in there and (not metric.suites or result["suite"] in metric.suites)]
+    # Parts of the time, and calls, are named by what was found.
+    found = [key for prefix in ("us in ", "calls of ") for key in there if key.startswith(prefix)]
+    return known + [Metric(key, key, digits(2), ratio=False) for key in found]
+
+
+def values(samples, key):
+    return [sample[key] for sample in samples if key in sample]
+
+
+def median(samples, key):
+    """None if no sample has it."""
+    found = values(samples, key)
+    return statistics.median(found) if found else None
+
+
+def ratios(run, name, base, key):
+    """Of each round's pair."""
+    pairs = zip(run["samples"].get(name, []), run["samples"].get(base, []))
+    return [one[key] / other[key] for one, other in pairs if other.get(key, 0) > 0 and key in one]
+
+
+def spread(found):
+    return f"**{statistics.median(found):.2f}** ({min(found):.2f}–{max(found):.2f})" if found else ""
 
 
 def names_in(runs):
     return list(dict.fromkeys(name for run in runs for name in run["samples"]))
 
 
+def rounds_of(result):
+    counts = {len(samples) for run in result["runs"] for samples in run["samples"].values()}
+    return "1 round" if counts == {1} else f"{min(counts)} rounds" if len(counts) == 1 else f"{min(counts)} to {max(counts)} rounds"
+
+
 def markdown(result):
-    of, base = result["machine"], result["base"]
-    lines = [
-        "# Side by side",
-        "",
+    of = result["machine"]
+    lines = [f"# {result['suite'].capitalize()}", "", result["about"], ""]
+    lines += [
         f"{result['started']}, {of['cpu']}, {of['cores']} cores, {of['memory_gib']} GiB, Linux {of['kernel']}. "
-        f"{result['nodes']} nodes, {result['rounds']} rounds, interleaved; load average {result['load_average_before']:.1f} before, "
-        f"{result['load_average_after']:.1f} after. The load generator, the nodes and the proxy share the cores.",
+        f"{result['nodes']} nodes ({result['node']}), {rounds_of(result)}, interleaved; load average "
+        f"{result['load_average_before']:.1f} before, {result['load_average_after']:.1f} after. The load generator, the nodes and the "
+        "proxy share the cores.",
         "",
     ]
-    for (workers, clients, value_bytes), runs in groups(result).items():
-        threads = f"{workers} worker{'s' if workers > 1 else ''}"
-        lines += [f"## {threads}, {clients} clients, values of {value_bytes} bytes", ""]
-        if base:
-            lines += [*versus(runs, base), ""]
-        lines += [*table(runs), ""]
+    metrics = metrics_of(result)
+    names = names_in(result["runs"])
+    for name in OURS:
+        if result["base"] in names and name in names:
+            lines += [*versus(result["runs"], name, result["base"], metrics), ""]
+    if result["growth"]:
+        lines += [*growth(result, names), ""]
+    lines += [*table(result["runs"], names, metrics), ""]
+    if result["failures"]:
+        lines += ["Left out, since it failed:", "", *(f"- {failure}" for failure in result["failures"]), ""]
     lines += ["## Programs", "", "| | version | command |", "| --- | --- | --- |"]
-    for name, program in result["programs"].items():
-        lines.append(f"| {name} | {program['version']} | `{program['command']}` |")
-    lines += ["", f"Measured by `{result['command']}`; the load is", "", "```"]
-    lines += dict.fromkeys(run["command"] for run in result["runs"])
-    lines += ["```", ""]
-    return "\n".join(lines)
+    lines += [f"| {name} | {program['version']} | `{program['command']}` |" for name, program in result["programs"].items() if name in names]
+    lines += ["", f"Measured by `{result['command']}`"]
+    commands = list(dict.fromkeys(run["command"] for run in result["runs"] if "command" in run))
+    if commands:
+        lines[-1] += f"; the load, by {result['generator']}, is"
+        lines += ["", "```", *commands, "```"]
+    return "\n".join(lines) + "\n"
 
 
-def versus(runs, base):
+def versus(runs, name, base, metrics):
+    """One of ours beside a rival."""
+    shown = [metric for metric in metrics if metric.ratio]
     lines = [
-        f"vrc beside {base}: the median of each round's ratio, and its least and greatest.",
+        f"{name} beside {base}: the median of each round's ratio, and its least and greatest.",
         "",
-        "| | CPU per request | throughput | p50 | p99 | p99.9 |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| | " + " | ".join(metric.heading.split(",")[0] for metric in shown) + " |",
+        "| --- |" + " --- |" * len(shown),
     ]
     for run in runs:
-        if not {"vrc", base} <= run["samples"].keys():
-            continue
+        cells = [spread(ratios(run, name, base, metric.key)) for metric in shown]
+        if any(cells):
+            lines.append(f"| {run['label']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def growth(result, names):
+    """Each contender's CPU per request beside its own at the first value of the dimension."""
+    dimension = result["growth"]
+    lines = [
+        f"CPU per request beside each one's own at the first of the {dimension}: ratio of medians.",
+        "",
+        "| | " + " | ".join(names) + " |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    for run, first in with_first(result["runs"], dimension):
         cells = []
-        for metric, *_ in METRICS:
-            all_of_them = ratios(run, "vrc", base, metric)
-            spread = f"{min(all_of_them):.2f}–{max(all_of_them):.2f}"
-            cells.append(f"**{statistics.median(all_of_them):.2f}** ({spread})")
+        for name in names:
+            now, before = (median(each["samples"].get(name, []), "cpu_us") for each in (run, first))
+            cells.append(f"{now / before:.2f}" if now and before else "")
         lines.append(f"| {run['label']} | " + " | ".join(cells) + " |")
     return lines
 
 
-def table(runs):
-    names = names_in(runs)
+def with_first(runs, dimension):
+    """Each run that is not the first of its dimension, and the run that is, all else alike."""
+    pairs = []
+    for run in runs:
+        alike = [other for other in runs if {**other["point"], dimension: None} == {**run["point"], dimension: None}]
+        if alike[0] is not run:
+            pairs.append((run, alike[0]))
+    return pairs
+
+
+def table(runs, names, metrics):
     lines = ["Medians:", "", "| | | " + " | ".join(names) + " |", "| --- | --- |" + " --- |" * len(names)]
-    for metric, heading, show, _ in METRICS:
+    for metric in metrics:
         for run in runs:
-            cells = [show(median(run["samples"][name], metric)) if name in run["samples"] else "" for name in names]
-            lines.append(f"| {heading} | {run['label']} | " + " | ".join(cells) + " |")
+            found = [median(run["samples"].get(name, []), metric.key) for name in names]
+            if any(value is not None for value in found):
+                cells = ["" if value is None else metric.show(value) for value in found]
+                lines.append(f"| {metric.heading} | {run['label']} | " + " | ".join(cells) + " |")
     return lines
-
-
-def svg(result):
-    """For each metric and point a small bar chart with its own scale: a row a metric, a column a point."""
-    cell_width, bar, gap, left, top = 230, 15, 34, 16, 56
-    parts, y = [], top
-    width = left
-    for (workers, clients, value_bytes), runs in groups(result).items():
-        names = names_in(runs)
-        parts.append(label(left, y, f"{workers} worker(s), {clients} clients, values of {value_bytes} bytes", 14, "bold"))
-        y += 22
-        width = max(width, left + cell_width * len(runs))
-        for metric, heading, show, less in METRICS:
-            parts.append(label(left, y, f"{heading} ({'less' if less else 'more'} is better)", 12, "bold"))
-            y += 8
-            for column, run in enumerate(runs):
-                x = left + column * cell_width
-                parts.append(label(x, y + 12, run["label"], 11))
-                medians = {name: median(run["samples"][name], metric) for name in names if name in run["samples"]}
-                most = max(medians.values()) or 1
-                for row, (name, value) in enumerate(medians.items()):
-                    at = y + 18 + row * bar
-                    length = max(1.0, value / most * (cell_width - 130))
-                    parts.append(label(x, at + 11, name, 10))
-                    parts.append(
-                        f'<rect x="{x + 58}" y="{at + 2}" width="{length:.1f}" height="{bar - 4}" fill="{COLORS.get(name, "#333")}"/>'
-                    )
-                    parts.append(label(x + 62 + length, at + 11, show(value), 10))
-            y += 18 + bar * len(names) + gap
-    of = result["machine"]
-    title = f"{result['started']}, {of['cpu']}, {of['cores']} cores, Linux {of['kernel']}, {result['rounds']} rounds, medians"
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + 10}" height="{y}" font-family="sans-serif">',
-        f'<rect width="{width + 10}" height="{y}" fill="#fff"/>',
-        label(left, 28, title, 13),
-    ]
-    return "\n".join([*head, *parts, "</svg>"]) + "\n"
-
-
-def label(x, y, text, size, weight="normal"):
-    return f'<text x="{x:.1f}" y="{y}" font-size="{size}" font-weight="{weight}">{escape(text)}</text>'

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -10,31 +11,34 @@ import tempfile
 import time
 from pathlib import Path
 
+from checks import Client
+
 START_SECONDS_MAX = 15
+# How often and how long, in seconds, is looked whether a server has come to rest, and with which part of a core it has.
+SETTLE_LOOKS_MAX, SETTLE_LOOK, SETTLED_PART = 40, 0.05, 0.05
 
 
 class Server:
-    """A process that listens on a port."""
+    """A process that listens on a port, or on a socket in a directory."""
 
-    def __init__(self, name, argv, port, log):
-        self.name, self.argv, self.port, self.log = name, argv, port, log
+    def __init__(self, name, argv, address, log):
+        self.name, self.argv, self.address, self.log = name, argv, address, log
         with open(log, "wb") as out:
             # A session of its own: Ctrl-C reaches this program alone, which then stops its servers in order.
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
 
-    def wait_until_it_answers(self):
+    def wait_until_it_answers(self, question):
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
-                    client.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\nready\r\n")
-                    if client.recv(64).startswith(b"$"):
-                        return self
-            except OSError:
+                with Client(self.address, timeout=1) as client:
+                    client.ask(question)
+                    return self
+            except (OSError, RuntimeError):
                 pass
             time.sleep(0.05)
         tail = Path(self.log).read_text(errors="replace")[-2000:]
@@ -49,9 +53,27 @@ class Server:
                 total += int(stat.read().split()[0])
         return total
 
+    def settle(self):
+        """Until it has done what there is to do when clients have left: hardly anything for some moments."""
+        for _ in range(SETTLE_LOOKS_MAX):
+            before = self.cpu_ns()
+            time.sleep(SETTLE_LOOK)
+            if self.cpu_ns() - before < SETTLE_LOOK * SETTLED_PART * 1e9:
+                return
+
     def rss_kib(self):
+        return self.status_kib("VmRSS")
+
+    def peak_kib(self):
+        """The most that was resident since `forget_peak`."""
+        return self.status_kib("VmHWM")
+
+    def forget_peak(self):
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def status_kib(self, name):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
+        return int(re.search(rf"{name}:\s+(\d+)", status).group(1))
 
     def stop(self):
         for how in (signal.SIGTERM, signal.SIGKILL):
@@ -79,15 +101,29 @@ class Servers:
         self.stop(self.running)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start(self, name, argv, port):
-        server = Server(name, [str(arg) for arg in argv], port, self.directory / f"{name}-{port}.log")
+    def start(self, name, argv, address, question=("GET", "ready")):
+        """Starts a server and waits until it answers that."""
+        log = self.directory / f"{name}-{Path(str(address)).name}.log"
+        server = Server(name, [str(arg) for arg in argv], address, log)
         self.running.append(server)
-        return server.wait_until_it_answers()
+        return server.wait_until_it_answers(question)
+
+    def free_address(self, transport):
+        """A port, or the path of a socket that is not there yet."""
+        (port,) = free_ports(1)
+        return port if transport == "tcp" else self.directory / f"{port}.sock"
 
     def stop(self, servers):
         for server in reversed(list(servers)):
             server.stop()
             self.running.remove(server)
+
+
+def files_max():
+    """How many files a process may open, raised to what is allowed: a server that is started inherits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def free_ports(count):
