@@ -7,22 +7,28 @@ ARGS ?=
 CHAOS ?=
 # How many histories to play, as in: make simulate SEEDS=1000000
 SEEDS ?= 100000
-# Options of the side-by-side benchmark, as in: make bench BENCH="--quick --workers 1,2"
+# Options of the side-by-side benchmark, as in: make bench BENCH="--suite all --budget 1800"
 BENCH ?=
+# How many nodes and readers `make bench-membership` plays
+SIZE ?= 1000 1000
 # Redis's source tree, of redis-server's version, whose tests `make tcl` runs; and options, as in: TCL="--units type/list,multi --jobs 2"
 REDIS_TESTS ?=
 TCL ?=
+# Options of the demo cluster's test: DOCKER_TEST="--program target/release/vrc" spares compiling in the image
+DOCKER_TEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test tcl simulate chaos lint bench bench-guard cargo redis
+.PHONY: help up test tcl simulate chaos lint bench bench-membership bench-guard docker-demo docker-test cargo redis
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 up: cargo redis ## Build, and run a whole cluster on this machine until Ctrl-C (ARGS="--nodes 8" …)
 	@$(CARGO) run --release -p vrc -- up $(ARGS)
 
 test: cargo redis ## Run all tests, end to end ones against real redis servers
+	@if command -v python3 >/dev/null; then python3 -m unittest discover -s benches/side-by-side -p tests.py; \
+	else echo "python3 is not here: tests of the side-by-side benchmark are left out"; fi
 	$(CARGO) test --workspace --no-fail-fast
 
 simulate: cargo ## Play SEEDS histories (100,000 unless told) of membership in a simulated world; one alone: VRC_SEED=17 make simulate
@@ -40,12 +46,22 @@ lint: cargo ## Check formatting, and what clippy has to say
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-bench: cargo ## Load on this proxy and on others, side by side (BENCH="--quick"; rivals: see benches/README.md)
+bench: cargo ## Load on this proxy and on others, side by side (BENCH="--suite all --budget 1800"; see benches/README.md)
 	$(CARGO) build --release -p vrc
+	$(CARGO) build --release -p vrc-floor
 	python3 benches/side-by-side $(BENCH)
+
+bench-membership: cargo redis ## What membership costs the master of a large cluster, and how readers behave (SIZE="1000 1000": nodes, readers)
+	$(CARGO) run --release -p vrc-benches --example membership -- $(SIZE)
 
 bench-guard: cargo ## Count the hot path's instructions; more than 5 % over the baseline fails
 	python3 benches/guard.py
+
+docker-demo: ## Start a whole cluster in containers, and say what to try (needs Docker; stop: docker compose -f docker/compose.yml down)
+	@docker/demo
+
+docker-test: ## Try that cluster in earnest: load, kills, restarts, scaling (DOCKER_TEST="--program target/release/vrc")
+	@PYTHONDONTWRITEBYTECODE=1 python3 docker/test $(DOCKER_TEST)
 
 cargo:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is not here: see https://rustup.rs" >&2; exit 1; }

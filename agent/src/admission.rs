@@ -16,12 +16,14 @@
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection};
 use tracing::{info, warn};
-use vrc_cluster::contract::{COORDINATION_KEYS, NODE_SET_KEY, Node};
+use vrc_cluster::{
+    client::connect,
+    contract::{COORDINATION_KEYS, NODE_SET_KEY, Node},
+};
 
 use crate::{
     config::{Config, NodeTarget},
     info::Info,
-    link,
 };
 
 /// Name of the ACL user that marks a redis as a node.
@@ -176,7 +178,7 @@ pub(crate) async fn credentials_error(config: &Config, failed: RedisError) -> Re
     let target = &config.node;
     let answer = async {
         let anonymous = NodeTarget { username: None, password: None, ..target.clone() };
-        let mut connection = link::connect(&anonymous.client()?, config.connect_timeout).await?;
+        let mut connection = connect(&anonymous.client()?, config.connect_timeout).await?;
         let mut auth = redis::cmd("AUTH");
         if let Some(username) = &target.username {
             auth.arg(username);
@@ -231,7 +233,7 @@ enum Registration {
 }
 
 async fn look_up(config: &Config, info: &Info) -> RedisResult<Registration> {
-    let mut master = link::connect(&config.master.client()?, config.connect_timeout).await?;
+    let mut master = connect(&config.master.client().await?, config.connect_timeout).await?;
     let endpoint = config.endpoint();
     let nodes: Vec<String> = redis::cmd("HVALS").arg(NODE_SET_KEY).query_async(&mut master).await?;
     // By address or process rather than by name: a name says where keys go, and may be given to any redis.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use redis::{RedisResult, aio::MultiplexedConnection};
+use redis::{Client, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -13,29 +13,34 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vrc_cluster::{
-    client::Backoff,
+    client::{Backoff, connect},
     contract::{AGENT_BUS, AgentBusMessage},
 };
 
-use crate::{
-    config::Config,
-    farewell,
-    link::{self, Lifeline},
-    purger::Purged,
-    watcher::Sighting,
-};
+use crate::{config::Config, farewell, link::Lifeline, purger::Purged, watcher::Sighting};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// A thousand agents that lost the master together are back within this, evenly spread, if it is.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What the master was told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The last sighting that was announced, over whichever connection.
+    pub(crate) up: Option<Sighting>,
+    /// Why nothing can be said to it now.
+    pub(crate) trouble: Option<String>,
+}
 
 /// Announces what is `seen` until `shutdown`, then says good-bye, which takes no longer than the configured time.
 pub(crate) async fn announce(
     config: &Config,
     seen: watch::Receiver<Sighting>,
     purged: watch::Receiver<Option<Purged>>,
+    told: watch::Sender<Told>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut announcer = Announcer { config, client: config.master.client()?, seen, purged, publisher: None, unheard: 0 };
+    let mut announcer = Announcer { config, seen, purged, told, publisher: None, unheard: 0 };
     tokio::select! {
         () = shutdown.cancelled() => {}
         never = announcer.keep_announcing() => match never {},
@@ -51,9 +56,9 @@ pub(crate) async fn announce(
 
 struct Announcer<'a> {
     config: &'a Config,
-    client: redis::Client,
     seen: watch::Receiver<Sighting>,
     purged: watch::Receiver<Option<Purged>>,
+    told: watch::Sender<Told>,
     publisher: Option<MultiplexedConnection>,
     /// How many announcements in a row reached no coordinator.
     unheard: u32,
@@ -65,16 +70,19 @@ impl Announcer<'_> {
         let mut complaint = None;
         loop {
             match self.connect().await {
-                Ok(mut lifeline) => {
+                Ok((client, mut lifeline)) => {
                     info!(master = %self.config.master, "connected to the master");
                     (complaint, self.unheard) = (None, 0);
+                    self.told.send_modify(|told| told.trouble = None);
                     backoff.reset();
-                    if let Err(error) = self.announce_over(&mut lifeline).await {
+                    if let Err(error) = self.announce_over(&client, &mut lifeline).await {
+                        self.told.send_modify(|told| told.trouble = Some(error.to_string()));
                         warn!(master = %self.config.master, %error, "lost the master");
                     }
                 }
                 Err(error) => {
                     let reason = error.to_string();
+                    self.told.send_modify(|told| told.trouble = Some(reason.clone()));
                     if complaint.as_ref() != Some(&reason) {
                         warn!(master = %self.config.master, reason, "cannot reach the master, trying on");
                         complaint = Some(reason);
@@ -86,27 +94,34 @@ impl Announcer<'_> {
         }
     }
 
-    async fn connect(&mut self) -> RedisResult<Lifeline> {
-        let mut lifeline = Lifeline::open(&self.client, self.config.connect_timeout).await?;
+    async fn connect(&mut self) -> RedisResult<(Client, Lifeline)> {
+        let client = self.config.master.client().await?;
+        let mut lifeline = Lifeline::open(&client, self.config.connect_timeout).await?;
         // A master that accepts connections and no more must not reset the pauses.
         lifeline.ping(self.config.connect_timeout).await?;
-        self.publisher = Some(link::connect(&self.client, self.config.connect_timeout).await?);
-        Ok(lifeline)
+        self.publisher = Some(connect(&client, self.config.connect_timeout).await?);
+        Ok((client, lifeline))
     }
 
-    /// Returns when the connection is lost.
-    async fn announce_over(&mut self, lifeline: &mut Lifeline) -> RedisResult<()> {
+    /// Returns when the connection is lost, or is to be left.
+    async fn announce_over(&mut self, client: &Client, lifeline: &mut Lifeline) -> RedisResult<()> {
         let mut next = Instant::now();
         loop {
             let sighting = self.seen.borrow_and_update().clone();
             self.purged.mark_unchanged();
             if let Some(message) = self.message(&sighting) {
                 self.say(&message).await?;
+                if matches!(sighting, Sighting::Up { .. }) {
+                    self.told.send_modify(|told| told.up = Some(sighting.clone()));
+                }
             }
             next = next.max(Instant::now()) + self.config.announce_interval;
             loop {
                 tokio::select! {
                     () = lifeline.lost() => return Err(redis::RedisError::from((redis::ErrorKind::Io, "connection lost"))),
+                    () = self.config.master.moved(client) => {
+                        return Err(std::io::Error::other("another redis is the master now").into());
+                    }
                     // Fails only when nobody watches any more, and then this is about to be dropped.
                     Ok(()) = self.seen.changed() => break,
                     Ok(()) = self.purged.changed() => break,
@@ -171,7 +186,7 @@ impl Announcer<'_> {
         {
             return Ok(hearers);
         }
-        self.publisher = Some(link::connect(&self.client, self.config.connect_timeout).await?);
+        self.publisher = Some(connect(&self.config.master.client().await?, self.config.connect_timeout).await?);
         self.say(&message).await
     }
 

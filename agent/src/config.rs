@@ -163,7 +163,6 @@ impl Config {
             return Err(ConfigError::Zero("the pace of purging"));
         }
         self.node.client().map_err(|error| ConfigError::Address(self.node.to_string(), error))?;
-        self.master.client().map_err(|error| ConfigError::Address(self.master.to_string(), error))?;
         Ok(())
     }
 

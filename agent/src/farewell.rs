@@ -1,6 +1,6 @@
 //! Waits until nobody uses a node that leaves: then its redis can be stopped without a client noticing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::time::{Instant, sleep};
@@ -8,6 +8,8 @@ use vrc_cluster::contract::{Confirmation, EPOCH_KEY, Epoch, NODE_SET_KEY, Node, 
 
 /// Pause between two looks at the master.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The same for each proxy that it lists: the list of a thousand is not asked for twenty times a second.
+const PAUSE_A_PROXY: Duration = Duration::from_micros(500);
 /// Clients of the old system, and programs that talk to nodes themselves, confirm nothing; this long they are given at least.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -25,14 +27,16 @@ struct Farewell {
 pub(crate) async fn wait(master: &mut MultiplexedConnection, name: &str) -> RedisResult<()> {
     let mut farewell = Farewell::default();
     loop {
-        let (node, epoch, proxies): (Option<String>, Option<Epoch>, BTreeMap<String, String>) =
-            redis::pipe().hget(NODE_SET_KEY, name).get(EPOCH_KEY).hgetall(PROXIES_KEY).query_async(master).await?;
-        let node = node.and_then(|text| serde_json::from_str::<Node>(&text).ok());
-        let is_up = node.is_some_and(|node| node.up);
-        if farewell.is_over(is_up, epoch.unwrap_or(0), proxies.values().map(String::as_str), Instant::now()) {
+        let (node, epoch): (Option<String>, Option<Epoch>) =
+            redis::pipe().atomic().hget(NODE_SET_KEY, name).get(EPOCH_KEY).query_async(master).await?;
+        let is_up = node.and_then(|text| serde_json::from_str::<Node>(&text).ok()).is_some_and(|node| node.up);
+        // Asked for after the map, they are of no earlier one.
+        let proxies: Vec<String> =
+            if is_up { Vec::new() } else { redis::cmd("HVALS").arg(PROXIES_KEY).query_async(master).await? };
+        if farewell.is_over(is_up, epoch.unwrap_or(0), proxies.iter().map(String::as_str), Instant::now()) {
             return Ok(());
         }
-        sleep(PAUSE).await;
+        sleep(PAUSE.max(PAUSE_A_PROXY * proxies.len() as u32)).await;
     }
 }
 

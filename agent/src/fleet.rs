@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, NodeTarget,
+    Config, Health, NodeTarget,
     spawn::{SpawnEvent, SpawnOptions, Supervised},
 };
 
@@ -24,12 +24,13 @@ pub struct FleetConfig {
 }
 
 /// Starts the servers, keeps them running, and runs an agent for each, until `shutdown`. Then the nodes say that they leave, and
-/// the servers are stopped after that.
+/// the servers are stopped after that. `health` shows how they do meanwhile.
 ///
 /// # Errors
 /// If a server does not start, or an agent ends with an error. Nothing is left running then.
 pub async fn run_fleet(
     fleet: FleetConfig,
+    health: Health,
     shutdown: CancellationToken,
     on_event: impl Fn(SpawnEvent) + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
@@ -43,7 +44,7 @@ pub async fn run_fleet(
     let (mut agents, mut keepers) = (JoinSet::new(), JoinSet::new());
     let is_one = servers.len() == 1;
     for (index, server) in servers.into_iter().enumerate() {
-        agents.spawn(crate::run(agent_config(&fleet, &server, index, is_one), leave.clone()));
+        agents.spawn(crate::run(agent_config(&fleet, &server, index, is_one), health.clone(), leave.clone()));
         let (stop, on_event) = (stop.clone(), Arc::clone(&on_event));
         keepers.spawn(server.keep(stop, move |event| on_event(event)));
     }

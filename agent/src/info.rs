@@ -4,7 +4,9 @@ use std::{collections::HashMap, time::Duration};
 
 use redis::RedisResult;
 
-use crate::{config::NodeTarget, link};
+use vrc_cluster::client::connect;
+
+use crate::config::NodeTarget;
 
 /// The fields of one `INFO` reply, all sections together: their names do not clash.
 #[derive(Debug, Default)]
@@ -15,7 +17,7 @@ pub(crate) struct Info {
 impl Info {
     /// Asks over a connection of its own.
     pub(crate) async fn read(target: &NodeTarget, timeout: Duration) -> RedisResult<Self> {
-        Self::query(&mut link::connect(&target.client()?, timeout).await?).await
+        Self::query(&mut connect(&target.client()?, timeout).await?).await
     }
 
     /// Asks over `connection`, whose timeout applies.

@@ -9,6 +9,7 @@ mod announcer;
 mod config;
 mod farewell;
 mod fleet;
+mod health;
 mod info;
 mod link;
 mod purger;
@@ -18,27 +19,30 @@ mod watcher;
 pub use admission::Refused;
 pub use config::{Config, ConfigError, NodeTarget};
 pub use fleet::{FleetConfig, run_fleet};
+pub use health::{Health, NodeHealth};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// Watches and announces one node until `shutdown`, then says that it leaves, and waits till nobody uses it any more.
 ///
-/// A redis or a master that is not there, or not yet, is waited for.
+/// A redis or a master that is not there, or not yet, is waited for. `health` shows how the node does meanwhile.
 ///
 /// # Errors
 /// [`ConfigError`] for a configuration that makes no sense, and [`Refused`] for a redis that must not become a node: see
 /// [`anyhow::Error::downcast_ref`].
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
-    if is_loopback(&config.endpoint().host) && !is_loopback(config.master.host()) {
+    if is_loopback(&config.endpoint().host) && !config.master.hosts().iter().all(|host| is_loopback(host)) {
         warn!(host = config.endpoint().host, "announcing a loopback address, which other machines take for themselves");
     }
     let (sightings, seen) = tokio::sync::watch::channel(watcher::Sighting::Nothing);
     let (purging, purged) = tokio::sync::watch::channel(None);
+    let (telling, told) = tokio::sync::watch::channel(announcer::Told::default());
+    health.show(&config, seen.clone(), told);
     tokio::select! {
         refused = watcher::watch(&config, sightings) => Err(refused.into()),
-        announced = announcer::announce(&config, seen.clone(), purged, shutdown) => Ok(announced?),
+        announced = announcer::announce(&config, seen.clone(), purged, telling, shutdown) => Ok(announced?),
         () = purger::run(&config, seen, purging) => Ok(()),
     }
 }

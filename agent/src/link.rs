@@ -4,15 +4,9 @@ use std::{future::Future, io, time::Duration};
 
 use futures_util::StreamExt;
 use redis::{
-    AsyncConnectionConfig, Client, RedisResult,
-    aio::{MultiplexedConnection, PubSubSink, PubSubStream},
+    Client, RedisResult,
+    aio::{PubSubSink, PubSubStream},
 };
-
-/// A connection for commands, each of which may take up to `timeout`, as may its opening.
-pub(crate) async fn connect(client: &Client, timeout: Duration) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-    client.get_multiplexed_async_connection_with_config(&config).await
-}
 
 /// A connection on which nothing is said but PING, kept open to see the other side die: a connection for commands reports its
 /// loss only with the next command. A pub/sub connection is the one kind that the client library lets one wait on with every

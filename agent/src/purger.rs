@@ -12,13 +12,14 @@ use tokio::{
 };
 use tracing::{debug, info};
 use vrc_cluster::{
+    client::{MasterConnection, connect},
     contract::{
         CLIENT_DATABASES, COORDINATION_KEYS, EPOCH_KEY, Epoch, NODE_SET_KEY, Node, NodeMap, PURGE_KEY, PURGED_KEY, PurgeProgress,
     },
     topology::{NodeIndex, PlacementOptions, Topology},
 };
 
-use crate::{config::Config, info::Info, link, watcher::Sighting};
+use crate::{config::Config, info::Info, watcher::Sighting};
 
 /// Keys that one step looks at, more or less: short enough that the node serves others in between.
 const STEP_KEYS: u32 = 200;
@@ -34,7 +35,7 @@ pub(crate) struct Purged {
 
 /// Looks for orders as often as the node is announced, and carries them out, for ever.
 pub(crate) async fn run(config: &Config, seen: watch::Receiver<Sighting>, purged: watch::Sender<Option<Purged>>) {
-    let mut master = None;
+    let mut master = MasterConnection::new(config.master.clone(), config.connect_timeout);
     loop {
         sleep(config.announce_interval).await;
         let Sighting::Up { run_id: Some(run_id), .. } = seen.borrow().clone() else { continue };
@@ -45,26 +46,18 @@ pub(crate) async fn run(config: &Config, seen: watch::Receiver<Sighting>, purged
             Err(error) => {
                 // It is begun anew, from the start: what was removed is gone.
                 debug!(node = %config.node, %error, "cannot purge now");
-                master = None;
+                master.give_up();
             }
         }
     }
 }
 
 /// Carries out the order that stands, if there is one later than `done`.
-async fn obey(
-    config: &Config,
-    master: &mut Option<MultiplexedConnection>,
-    run_id: &str,
-    done: Option<Epoch>,
-) -> RedisResult<Option<Epoch>> {
-    let master = match master {
-        Some(master) => master,
-        None => master.insert(link::connect(&config.master.client()?, config.connect_timeout).await?),
-    };
+async fn obey(config: &Config, master: &mut MasterConnection, run_id: &str, done: Option<Epoch>) -> RedisResult<Option<Epoch>> {
+    let master = master.get().await?;
     let order: Option<Epoch> = redis::cmd("HGET").arg(PURGE_KEY).arg(config.node_name()).query_async(master).await?;
     let Some(order) = order.filter(|order| done.is_none_or(|done| done < *order)) else { return Ok(None) };
-    let mut node = link::connect(&config.node.client()?, config.connect_timeout).await?;
+    let mut node = connect(&config.node.client()?, config.connect_timeout).await?;
     let info = Info::query(&mut node).await?;
     if info.run_id() != Some(run_id) {
         return Ok(None);
@@ -175,4 +168,73 @@ impl Purge<'_> {
 /// The master's own redis may be a node.
 fn is_coordination(key: &[u8]) -> bool {
     COORDINATION_KEYS.iter().any(|name| name.as_bytes() == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use vrc_cluster::contract::Endpoint;
+
+    use super::*;
+    use crate::{
+        NodeTarget,
+        spawn::{RedisProcess, SpawnOptions},
+    };
+
+    async fn publish(master: &mut MultiplexedConnection, names: &[&str], epoch: Epoch) {
+        let mut write = redis::pipe();
+        write.atomic().del(NODE_SET_KEY).set(EPOCH_KEY, epoch);
+        for name in names {
+            let node = Node {
+                config: Endpoint::new("127.0.0.1", 1),
+                weight: 1.0,
+                up: true,
+                state_change_time: 1,
+                name: (*name).to_owned(),
+                last_ping: None,
+                run_id: None,
+                version: None,
+                upkeep: Default::default(),
+                other: Default::default(),
+            };
+            write.hset(NODE_SET_KEY, name, serde_json::to_string(&node).unwrap());
+        }
+        write.exec_async(master).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_comes_home_while_it_is_under_way_stays() {
+        let (node, redis) = (
+            RedisProcess::start(&SpawnOptions::default()).await.unwrap(),
+            RedisProcess::start(&SpawnOptions::default()).await.unwrap(),
+        );
+        let master_url = vrc_cluster::client::MasterUrl::new(redis.host(), redis.port()).unwrap();
+        let config = Config::new(NodeTarget::new(node.host(), node.port()), master_url.clone());
+        let timeout = config.connect_timeout;
+        let mut master = connect(&master_url.client().await.unwrap(), timeout).await.unwrap();
+        let mut connection = connect(&config.node.client().unwrap(), timeout).await.unwrap();
+        let keys: Vec<_> = (0..10 * STEP_KEYS).map(|number| (format!("key:{number}"), number)).collect();
+        redis::cmd("MSET").arg(&keys).exec_async(&mut connection).await.unwrap();
+
+        publish(&mut master, &["here", "there"], 5).await;
+        assert!(Homes::read(&mut master, "here", 6).await.unwrap().is_none(), "the map is older than the order");
+        let homes = Homes::read(&mut master, "here", 5).await.unwrap().expect("a map with the node");
+        let foreign = keys.iter().filter(|(key, _)| !homes.has(key.as_bytes())).count() as u64;
+        let progress = PurgeProgress { order: 5, ..PurgeProgress::default() };
+        let name = "here".to_owned();
+        let mut purge =
+            Purge { config: &config, name, master: &mut master, node: connection.clone(), homes, progress, told_at: None };
+        let mut cursor = purge.step(0).await.unwrap();
+        let removed = purge.progress.removed;
+        assert!(cursor != 0 && removed > 0 && removed < foreign, "{removed} of {foreign}");
+
+        publish(purge.master, &["here"], 6).await;
+        while cursor != 0 {
+            cursor = purge.step(cursor).await.unwrap();
+        }
+        assert_eq!(purge.progress.removed, removed, "all are at home by now");
+        let left: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await.unwrap();
+        assert_eq!(left, keys.len() as u64 - removed);
+        node.stop().await.unwrap();
+        redis.stop().await.unwrap();
+    }
 }

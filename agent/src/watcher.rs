@@ -11,13 +11,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
-use vrc_cluster::client::Backoff;
+use vrc_cluster::client::{Backoff, connect};
 
 use crate::{
     admission::{self, Hindrance, Refused},
     config::Config,
     info::Info,
-    link::{self, Lifeline},
+    link::Lifeline,
 };
 
 /// How long the attempt that confirms a death may take.
@@ -146,7 +146,7 @@ impl Watcher<'_> {
             Err(error) => return Err(admission::hindrance(config, admission::credentials_error(config, error).await)),
         };
         let node_error = |error| admission::hindrance(config, error);
-        let mut connection = link::connect(&client, timeout).await.map_err(node_error)?;
+        let mut connection = connect(&client, timeout).await.map_err(node_error)?;
         let info = Info::query(&mut connection).await.map_err(node_error)?;
         admission::admit(config, &mut connection, &info, self.has_been_up()).await?;
         Ok((lifeline, info))

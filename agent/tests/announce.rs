@@ -14,16 +14,16 @@ use vrc_cluster::contract::AgentBusMessage;
 async fn a_node_is_announced_at_once_and_again_and_again() {
     let (node, master) = (redis().await, redis().await);
     let mut ear = Ear::on(&master).await;
+    let began = Instant::now();
     let agent = Agent::start(Config { announce_interval: Duration::from_millis(300), ..config(&node, &master) });
     let first = ear.up().await;
     assert_eq!((first.config.host.as_str(), first.config.port, first.weight), ("127.0.0.1", node.port(), 2.5));
     assert_eq!((first.run_id, first.version.as_deref()), (Some(run_id(&node).await), Some(node.version())));
     assert!(first.name.is_none() && !node.version().is_empty());
-    let began = Instant::now();
     for _ in 0..3 {
         ear.up().await;
     }
-    assert!(began.elapsed() >= Duration::from_millis(550), "three intervals in {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(850), "three intervals in {:?}", began.elapsed());
     agent.stop().await;
 }
 
@@ -46,21 +46,17 @@ async fn a_name_and_an_address_for_others_are_announced() {
 async fn a_killed_redis_is_down_at_once_and_up_when_it_is_back() {
     let (node, master) = (redis().await, redis().await);
     let mut ear = Ear::on(&master).await;
-    // With usual times: neither death nor return may wait for an interval.
-    let agent = Agent::start(Config::new(NodeTarget::new(node.host(), node.port()), url(&master)));
+    // Neither death nor return waits for an interval: none ends.
+    let agent = Agent::start(Config { ping_interval: NEVER, announce_interval: NEVER, ..config(&node, &master) });
     let old_run_id = ear.up().await.run_id;
     let (pid, port) = (node.pid(), node.port());
-    let killed = Instant::now();
     kill(pid, Signal::KILL);
     let AgentBusMessage::NodeDown { name, run_id: dead, reason } = ear.next().await else { panic!("not down") };
-    assert!(killed.elapsed() < Duration::from_millis(800), "{:?}", killed.elapsed());
     assert_eq!((name, &dead), (format!("127.0.0.1:{port}"), &old_run_id));
     assert!(!reason.is_empty());
     drop(node);
     let node = redis_on(port).await;
-    let back = Instant::now();
     let announced = ear.up().await;
-    assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
     assert_eq!(announced.run_id, Some(run_id(&node).await));
     assert_ne!(announced.run_id, old_run_id);
     agent.stop().await;
@@ -127,9 +123,7 @@ async fn a_master_that_hangs_does_not_keep_the_agent_from_ending() {
     let agent = Agent::start(config(&node, &master));
     ear.up().await;
     kill(master.pid(), Signal::STOP);
-    let began = Instant::now();
     agent.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     kill(master.pid(), Signal::CONT);
 }
 
@@ -137,17 +131,16 @@ async fn a_master_that_hangs_does_not_keep_the_agent_from_ending() {
 async fn an_agent_that_has_nothing_to_say_ends_at_once() {
     let master = redis().await;
     let nobody = NodeTarget::new("127.0.0.1", free_port("127.0.0.1").unwrap());
-    let agent = Agent::start(config_for(nobody, &master));
-    let began = Instant::now();
+    // It does not wait for anybody to show down what nobody was told of.
+    let agent = Agent::start(Config { leave_wait: NEVER, ..config_for(nobody, &master) });
     agent.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn a_master_that_restarts_hears_of_the_node_at_once() {
     let (node, master) = (redis().await, redis().await);
     let mut ear = Ear::on(&master).await;
-    let agent = Agent::start(Config { announce_interval: Duration::from_secs(600), ..config(&node, &master) });
+    let agent = Agent::start(Config { announce_interval: NEVER, ..config(&node, &master) });
     ear.up().await;
     let port = master.port();
     kill(master.pid(), Signal::KILL);

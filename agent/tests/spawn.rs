@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vrc_agent::{
-    FleetConfig, NodeTarget, run_fleet,
+    FleetConfig, Health, NodeTarget, run_fleet,
     spawn::{RedisProcess, RestartPolicy, SpawnError, SpawnEvent, SpawnOptions, Supervised, free_port, supervise},
 };
 use vrc_cluster::contract::AgentBusMessage;
@@ -214,7 +214,8 @@ async fn a_fleet_announces_its_nodes_says_good_bye_and_leaves_nothing() {
     };
     let shutdown = CancellationToken::new();
     let (events, mut heard) = mpsc::unbounded_channel();
-    let running = tokio::spawn(run_fleet(fleet, shutdown.clone(), move |event| events.send(event).unwrap()));
+    let health = Health::default();
+    let running = tokio::spawn(run_fleet(fleet, health.clone(), shutdown.clone(), move |event| events.send(event).unwrap()));
     let (mut nodes, mut pids) = (BTreeMap::new(), Vec::new());
     while nodes.len() < 2 {
         let node = ear.up_where(|node| !nodes.contains_key(&node.node_name())).await;
@@ -222,6 +223,10 @@ async fn a_fleet_announces_its_nodes_says_good_bye_and_leaves_nothing() {
         nodes.insert(node.node_name(), node.run_id);
     }
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["here-1", "here-2"]);
+    // What was heard is told a moment later.
+    eventually(async || health.nodes().iter().all(|node| node.healthy).then_some(())).await;
+    let shown: BTreeMap<_, _> = health.nodes().into_iter().map(|node| (node.name, node.address)).collect();
+    assert!(shown.keys().eq(nodes.keys()) && shown.values().all(|address| address.starts_with("localhost:")), "{shown:?}");
     while pids.len() < 2 {
         let Some(SpawnEvent::Started { pid, .. }) = in_time(heard.recv()).await else { panic!("not started") };
         pids.push(pid);
@@ -257,7 +262,7 @@ async fn a_fleet_of_which_one_server_cannot_start_does_not_start() {
     let agent = config_for(NodeTarget::new("127.0.0.1", 0), &master);
     let spawn = SpawnOptions { port: Some(first), ..quick(parent.path()) };
     let fleet = FleetConfig { agent, spawn, count: NonZeroUsize::new(3) };
-    let error = in_time(run_fleet(fleet, CancellationToken::new(), |_| {})).await.unwrap_err();
+    let error = in_time(run_fleet(fleet, Health::default(), CancellationToken::new(), |_| {})).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(SpawnError::PortTaken { port, .. }) if *port == first + 1), "{error}");
     eventually(async || (is_empty(parent.path()) && free_to_bind(first)).then_some(())).await;
 }

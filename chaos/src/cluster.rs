@@ -85,6 +85,19 @@ impl Cluster {
         self.processes.values_mut().try_for_each(Process::check)
     }
 
+    /// Which coordinator each instance was that ever ran, by what it said at its start.
+    pub(crate) fn instances(&self) -> HashMap<String, usize> {
+        let logs = (0..COORDINATORS).map(|number| {
+            let path = self.dir.path().join(format!("{}.log", Role::Main(Party::Coordinator(number))));
+            (number, std::fs::read_to_string(path).unwrap_or_default())
+        });
+        let named = |(number, log): (usize, String)| {
+            let words = log.split_whitespace().filter_map(|word| word.strip_prefix("instance="));
+            words.map(|instance| (instance.to_owned(), number)).collect::<Vec<_>>()
+        };
+        logs.flat_map(named).collect()
+    }
+
     fn recipe(&self, role: Role, redis: &str, vrc: &str) -> Recipe {
         let (party, line) = match role {
             Role::Main(party @ (Party::Master | Party::Node(_))) => (party, self.redis_line(party, redis)),

@@ -9,7 +9,7 @@ use redis::RedisResult;
 use tokio::time::{sleep_until, timeout};
 
 use crate::{
-    cluster::{Cluster, Role},
+    cluster::{COORDINATORS, Cluster, Role},
     history::{Clock, Flush},
     judge::Deed,
     network::Party,
@@ -20,11 +20,14 @@ use crate::{
 
 const RESET_PATIENCE: Duration = Duration::from_secs(1);
 const FLUSH_PATIENCE: Duration = Duration::from_secs(12);
+/// Within this the master has the map from whoever remembers it, and a coordinator from the master.
+const LEARNT_WITHIN_US: u64 = 3_000_000;
 
 /// A fault that was played.
 #[derive(Debug, Clone)]
 pub(crate) struct Played {
     pub(crate) kind: Kind,
+    pub(crate) victim: Role,
     pub(crate) text: String,
     pub(crate) begin_us: u64,
     pub(crate) end_us: u64,
@@ -88,7 +91,9 @@ impl Faults {
                 let busy: BTreeSet<Role> = self.under_way.iter().map(|under_way| under_way.fault.victim).collect();
                 // Drawn even if there is no room, so that what follows depends on the seed alone.
                 let fault = self.plan.next(|role| busy.contains(&role));
-                if let Some(fault) = fault.filter(|_| busy.len() < self.at_once) {
+                if let Some(fault) =
+                    fault.filter(|fault| busy.len() < self.at_once && self.leaves_the_map(fault, self.clock.now_us()))
+                {
                     self.begin(fault);
                     self.go_on(cluster, Instant::now()).await?;
                 }
@@ -97,12 +102,24 @@ impl Faults {
         self.go_on(cluster, end + Duration::from_secs(3_600)).await
     }
 
+    /// Whether somebody still knows the map: where it is lost all nodes join anew, empty, as they are meant to.
+    fn leaves_the_map(&self, fault: &Fault, now_us: u64) -> bool {
+        let is_well = |party| {
+            let role = Role::Main(party);
+            let struck = self.played.iter().filter(|played| played.victim == role);
+            fault.victim != role
+                && struck.map(|played| played.end_us).all(|end_us| end_us.saturating_add(LEARNT_WITHIN_US) < now_us)
+        };
+        let strikes_who_knows = matches!(fault.victim, Role::Main(Party::Master | Party::Coordinator(_)));
+        !strikes_who_knows || is_well(Party::Master) || (0..COORDINATORS).any(|number| is_well(Party::Coordinator(number)))
+    }
+
     fn begin(&mut self, fault: Fault) {
         let begin_us = self.clock.now_us();
         if self.talkative {
             println!("{:>9.3} s  {} for {} ms", begin_us as f64 / 1e6, fault.text, fault.lasts().as_millis());
         }
-        self.played.push(Played { kind: fault.kind, text: fault.text.clone(), begin_us, end_us: u64::MAX });
+        self.played.push(Played { kind: fault.kind, victim: fault.victim, text: fault.text.clone(), begin_us, end_us: u64::MAX });
         self.deeds.push(deed(&fault, begin_us));
         let (played, deed) = (self.played.len() - 1, self.deeds.len() - 1);
         self.under_way.push(UnderWay { fault, begun: Instant::now(), done: 0, played, deed });
@@ -184,4 +201,41 @@ async fn reset(socket: &std::path::Path) -> RedisResult<()> {
 
 async fn flush(socket: &std::path::Path) -> RedisResult<()> {
     redis::cmd("FLUSHALL").exec_async(&mut connect(socket).await?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{plan::Plan, random::Random};
+
+    use super::*;
+
+    #[test]
+    fn the_map_is_not_taken_from_all_who_know_it() {
+        let now_us = 60_000_000;
+        let [master, one, other] = [Party::Master, Party::Coordinator(0), Party::Coordinator(1)].map(Role::Main);
+        let cases = [
+            (vec![], master, true),
+            (vec![(one, u64::MAX)], master, true),
+            (vec![(one, u64::MAX), (other, now_us - 1_000_000)], master, false),
+            (vec![(one, u64::MAX), (other, now_us - 1_000_000)], Role::Main(Party::Node(0)), true),
+            (vec![(master, now_us - 1_000_000), (one, u64::MAX)], other, false),
+            (vec![(master, now_us - 10_000_000), (one, u64::MAX)], other, true),
+        ];
+        for (struck, victim, may_be) in cases {
+            let plan = Plan::new(Random::new(1), vec![Kind::Flush], 1, true);
+            let mut faults = Faults::new(plan, Clock::start(), 9, 1, false);
+            faults.played = struck
+                .iter()
+                .map(|(victim, end_us)| Played {
+                    kind: Kind::NodeKill,
+                    victim: *victim,
+                    text: String::new(),
+                    begin_us: 0,
+                    end_us: *end_us,
+                })
+                .collect();
+            let fault = Fault { kind: Kind::NodeKill, victim, text: String::new(), steps: Vec::new() };
+            assert_eq!(faults.leaves_the_map(&fault, now_us), may_be, "{struck:?}, {victim}");
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! same run, not the very same.
 
 mod cluster;
+mod detection;
 mod fault;
 mod history;
 mod judge;

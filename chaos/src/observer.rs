@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use redis::{AsyncConnectionConfig, RedisResult, aio::MultiplexedConnection};
 use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use vrc_cluster::contract::{CLIENT_BUS, ClientBusMessage, EPOCH_KEY, Epoch, NODE_SET_KEY, Node, NodeMap};
+use vrc_cluster::contract::{CLIENT_BUS, ClientBusMessage, EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap};
 
 use crate::history::Clock;
 
@@ -39,6 +39,8 @@ pub(crate) struct Observed {
     pub(crate) maps: BTreeMap<Epoch, SeenMap>,
     /// For each proxy, in order.
     pub(crate) samples: Vec<Vec<Sample>>,
+    /// Whose the lease was seen to be from when on.
+    pub(crate) leaders: Vec<(u64, String)>,
 }
 
 /// Looks on until it is dropped.
@@ -49,7 +51,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn start(master: &Path, proxies: &[PathBuf], clock: Clock, stop: &CancellationToken) -> Self {
-        let observed = Arc::new(Mutex::new(Observed { maps: BTreeMap::new(), samples: vec![Vec::new(); proxies.len()] }));
+        let observed = Arc::new(Mutex::new(Observed { samples: vec![Vec::new(); proxies.len()], ..Observed::default() }));
         let watch = Watch { observed: observed.clone(), clock, stop: stop.clone() };
         let spawn = |task| AbortOnDropHandle::new(tokio::spawn(task));
         let mut tasks = vec![
@@ -99,6 +101,16 @@ impl Watch {
         }
     }
 
+    fn saw_leader(&self, token: Option<String>) {
+        // A token is of an instance's term.
+        let Some(instance) = token.and_then(|token| Some(token.split_once(':')?.0.to_owned())) else { return };
+        let seen_us = self.clock.now_us();
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        if observed.leaders.last().is_none_or(|(_, last)| *last != instance) {
+            observed.leaders.push((seen_us, instance));
+        }
+    }
+
     async fn listen(self, master: PathBuf) {
         while !self.stop.is_cancelled() {
             let _ = self.listen_once(&master).await;
@@ -122,8 +134,9 @@ impl Watch {
     async fn read_maps(self, master: PathBuf) {
         while !self.stop.is_cancelled() {
             if let Ok(mut connection) = connect(&master).await {
-                while let Ok(Ok((map, epoch))) = timeout(PATIENCE, read_map(&mut connection)).await {
+                while let Ok(Ok((map, epoch, token))) = timeout(PATIENCE, read_map(&mut connection)).await {
                     self.saw_map(map, epoch);
+                    self.saw_leader(token);
                     sleep(POLL_PAUSE).await;
                 }
             }
@@ -147,11 +160,12 @@ impl Watch {
     }
 }
 
-async fn read_map(connection: &mut MultiplexedConnection) -> RedisResult<(NodeMap, Option<Epoch>)> {
-    let (fields, epoch): (Vec<(String, String)>, Option<Epoch>) =
-        redis::pipe().atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).query_async(connection).await?;
+async fn read_map(connection: &mut MultiplexedConnection) -> RedisResult<(NodeMap, Option<Epoch>, Option<String>)> {
+    let mut pipe = redis::pipe();
+    pipe.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(LEASE_KEY);
+    let (fields, epoch, token): (Vec<(String, String)>, Option<Epoch>, Option<String>) = pipe.query_async(connection).await?;
     let map = fields.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str::<Node>(&text).ok()?))).collect();
-    Ok((map, epoch))
+    Ok((map, epoch, token))
 }
 
 /// The proxies here have one worker each: the one that answers is the one that serves.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    detection::DetectionLine,
     fault::Played,
     history::{Op, Outcome, key_name},
     judge::Verdict,
@@ -29,6 +30,7 @@ pub struct Report {
     pub(crate) ops: usize,
     pub(crate) errors: Vec<(usize, String)>,
     pub(crate) faults: Vec<FaultLine>,
+    pub(crate) detected: Vec<DetectionLine>,
     pub(crate) logs: Option<std::path::PathBuf>,
 }
 
@@ -118,6 +120,11 @@ impl fmt::Display for Report {
         writeln!(f, "\nkeys unavailable, per fault            times   median      worst")?;
         for FaultLine { kind, count, median_us, worst_us, worst } in &self.faults {
             writeln!(f, "  {kind:<36} {count:>5} {:>5} ms   {:>5} ms  {worst}", median_us / 1_000, worst_us / 1_000)?;
+        }
+        writeln!(f, "\nknown to all proxies, or taken over, after (from when no other fault was in the way)")?;
+        for DetectionLine { kind, count, median_us, worst_us, worst_at_us } in &self.detected {
+            let (median_ms, worst_ms, at_s) = (median_us / 1_000, worst_us / 1_000, *worst_at_us as f64 / 1e6);
+            writeln!(f, "  {kind:<36} {count:>5} {median_ms:>5} ms   {worst_ms:>5} ms  at {at_s:.3} s")?;
         }
         writeln!(f, "\nerrors, by kind")?;
         for (count, error) in &self.errors {

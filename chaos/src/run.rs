@@ -10,6 +10,7 @@ use vrc_cluster::topology::{PlacementOptions, Topology};
 
 use crate::{
     cluster::{COORDINATORS, Cluster, PROXIES, TIMEOUT_MS, vrc_program},
+    detection::detection,
     fault::Faults,
     history::Clock,
     judge::{Evidence, judge},
@@ -75,7 +76,7 @@ pub async fn run(options: &Options, talkative: bool) -> anyhow::Result<Report> {
         let observed = observer.observed();
         let lines = unavailability(&ops, &faults.played, homes(&observed));
         let (ops_count, errors) = (ops.len(), count_errors(&ops, &errors.kinds()));
-        let maps = observed.maps.len();
+        let (maps, detected) = (observed.maps.len(), detection(&observed, &faults.played, &faults.deeds, &cluster.instances()));
         let answer_us_max = (TIMEOUT_MS + SLACK_MS) * 1_000;
         let verdict = judge(&Evidence { ops, flushes, observed, deeds: faults.deeds, answer_us_max });
         anyhow::Ok(Report {
@@ -88,6 +89,7 @@ pub async fn run(options: &Options, talkative: bool) -> anyhow::Result<Report> {
             ops: ops_count,
             errors,
             faults: lines,
+            detected,
             logs: None,
         })
     }

@@ -9,14 +9,24 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::delta::{MapDelta, check};
+
 /// HASH in the master: field = node name, value = JSON of one [`Node`].
 pub const NODE_SET_KEY: &str = "rvolcluster:nodeset";
 /// Channel from the coordinator to the clients. Old clients raise an error on any message type but `update_nodes`.
 pub const CLIENT_BUS: &str = "RedisVolatileClusterBus";
+/// Channel from the coordinator to readers of this system: a [`MapDelta`] for each new map. Ours.
+pub const DELTA_BUS: &str = "RedisVolatileClusterDeltas";
+/// Channel on which nothing is said: who subscribes to it listens to [`CLIENT_BUS`] only to hear of strangers that write maps too, and
+/// needs no maps sent there. Ours.
+pub const STRANGERS_BUS: &str = "RedisVolatileClusterStrangers";
 /// Channel from agents (and proxies) to the coordinator. Old coordinators ignore types that they do not know.
 pub const AGENT_BUS: &str = "RedisVolatileClusterSlaveBus";
 /// STRING in the master: the epoch of the node map that [`NODE_SET_KEY`] holds. Absent where only an old coordinator writes.
 pub const EPOCH_KEY: &str = "rvolcluster:epoch";
+/// STRING in the master: the last [`MapDelta`]. Where it leads to another epoch than [`EPOCH_KEY`] has, or is absent, whoever writes
+/// the map sends no deltas. Ours.
+pub const DELTA_KEY: &str = "rvolcluster:delta";
 /// STRING in the master, with an expiry: the token of the coordinator that leads.
 pub const LEASE_KEY: &str = "rvolcluster:leader";
 
@@ -24,6 +34,9 @@ pub const LEASE_KEY: &str = "rvolcluster:leader";
 pub const PROXIES_KEY: &str = "rvolcluster:proxies";
 /// How often a proxy confirms anew although nothing changed, in ms: so it is known to live.
 pub const CONFIRM_EVERY_MS: u64 = 2_000;
+/// How many proxies tell at once that they cannot use a node. Of a larger fleet about so many do, drawn by chance; the others only if
+/// the map still shows it up a while later.
+pub const TELLERS: u64 = 16;
 /// STRING in the master: the epoch of the last map that gave keys new homes. Ours.
 pub const REHOMED_KEY: &str = "rvolcluster:rehomed";
 /// HASH in the master: field = node name, value = an epoch: the node's agent is to purge it of keys that have another home by a map as
@@ -31,15 +44,30 @@ pub const REHOMED_KEY: &str = "rvolcluster:rehomed";
 pub const PURGE_KEY: &str = "rvolcluster:purge";
 /// HASH in the master: field = node name, value = JSON of a [`PurgeProgress`], written by the node's agent. Ours.
 pub const PURGED_KEY: &str = "rvolcluster:purged";
+/// STRING in the master, with an expiry: JSON of [`Notes`], what the leading coordinator has to say of nodes that the map does not. Ours.
+pub const NOTES_KEY: &str = "rvolcluster:notes";
 /// Channel on which the leading coordinator answers one [`AgentBusMessage::NodeWish`]: this, and the wish's `id`. Ours.
 pub const ANSWER_BUS_PREFIX: &str = "RedisVolatileClusterAnswer:";
 /// ZSET in the master: the addresses that proxies announce for clients in cluster mode, each with the time in ms since the Unix epoch
 /// by the master's clock until which it is good. Only proxies read and write it.
 pub const ANNOUNCED_KEY: &str = "rvolcluster:announced";
+/// STRING in the master: another number each time the addresses in [`ANNOUNCED_KEY`] are others than before.
+pub const ANNOUNCED_VERSION_KEY: &str = "rvolcluster:announced:version";
 
 /// All keys in the master that hold the cluster together, as opposed to data.
-pub const COORDINATION_KEYS: [&str; 8] =
-    [NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, PROXIES_KEY, ANNOUNCED_KEY, REHOMED_KEY, PURGE_KEY, PURGED_KEY];
+pub const COORDINATION_KEYS: [&str; 11] = [
+    NODE_SET_KEY,
+    EPOCH_KEY,
+    DELTA_KEY,
+    LEASE_KEY,
+    PROXIES_KEY,
+    ANNOUNCED_KEY,
+    ANNOUNCED_VERSION_KEY,
+    REHOMED_KEY,
+    PURGE_KEY,
+    PURGED_KEY,
+    NOTES_KEY,
+];
 
 /// Counts the changes of the node map. It only grows; a reader that holds a map ignores one with a smaller epoch.
 pub type Epoch = u64;
@@ -187,6 +215,36 @@ pub struct PurgeProgress {
     pub removed: u64,
     /// It is over.
     pub done: bool,
+}
+
+/// What the leading coordinator has to say of nodes, by their names: of those only that are not simply up or down. See [`NOTES_KEY`].
+pub type Notes = BTreeMap<String, NodeNote>;
+
+/// What the leading coordinator has to say of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeNote {
+    /// Its agent says that it is up, and the coordinator cannot use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<Trouble>,
+    /// It is fine from where the coordinator is, and these proxies say that they cannot use it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreachable_from: BTreeMap<String, Trouble>,
+    /// It went down too often of late, and may not be up again before then, in ms since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back_until: Option<u64>,
+    /// How often it went down of late, if it is held back for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+/// What keeps somebody from using a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Since when, in ms since the Unix epoch.
+    pub since: u64,
+    /// What was seen last.
+    pub reason: String,
 }
 
 impl Announcement {

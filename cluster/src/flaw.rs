@@ -44,6 +44,8 @@ flaws! {
     WritesWhileLeaseInDoubt,
     /// Nodes are flushed by one whose lease has run out.
     FlushesWithoutLease,
+    /// One who remembers nothing leads at an empty master before those who do.
+    LeadsBeforeThoseWhoRemember,
 
     // ---- epochs and maps ----
     /// An epoch is one more than the last that is known, whatever the time of day.
@@ -56,12 +58,16 @@ flaws! {
     EmptyReplacesMemory,
     /// A map is gone that others knew, and nobody asks what it may have said.
     TrustsOldMemory,
+    /// A proxy goes by a map that the leader knows nothing of, and nothing follows from that.
+    TrustsForeignMaps,
 
     // ---- emptied before shown up ----
     /// A node is emptied before the map stands that shows it down.
     EmptiedBeforeShownDown,
     /// A node is emptied without readers being given time to leave it.
     EmptiedTooSoon,
+    /// A node is emptied while a proxy may still write there that does not know it to be down.
+    EmptiedUnconfirmed,
     /// An emptying counts although readers came to use the node after it began.
     OldFlushCounts,
     /// A flush that failed counts.
@@ -86,6 +92,26 @@ flaws! {
     ComesInAsDown,
     /// Guests have no database of their own.
     GuestsAmongOwn,
+
+    // ---- nothing comes back with a home ----
+    /// Slots come back to a node that still has keys of theirs.
+    HomesComeBackUnclean,
+    /// A node is purged, or flushed of what it lost, while a proxy may still write there.
+    ClearedUnconfirmed,
+    /// A proxy that was out of touch has written nothing meanwhile.
+    LaggardsTrusted,
+    /// A new leader does not ask who may have lost slots.
+    ForgetsWhoLostSlots,
+    /// Weights change while a node is down, and its guests are not flushed.
+    WeightsChangeAmongGuests,
+    /// An agent purges by the map that stood when it began.
+    PurgesByOldMap,
+    /// A proxy confirms a map while commands are under way that it sent by another.
+    ConfirmsUnsettled,
+
+    // ---- an operator's word stands ----
+    /// A drained node is up again as soon as it can be.
+    DrainedComesBack,
 
     // ---- what no map has said can be taken back, and what one has cannot ----
     /// A node is back that a map is about to show down.
@@ -112,6 +138,16 @@ flaws! {
     ReaderTakesEmpty,
     /// A reader reads the map once, and then only listens.
     ReaderOnlyListens,
+    /// A proxy speaks to whatever process listens where a node should be.
+    SpeaksToAnyProcess,
+
+    // ---- deltas ----
+    /// A delta is applied to whatever map is held.
+    DeltaUponAnything,
+    /// Nobody looks whether a delta led to the map that was written.
+    DeltaUnchecked,
+    /// A reader that cannot apply a delta waits for the next read.
+    GapNotReread,
 }
 
 #[cfg(not(test))]

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod command;
 pub mod contract;
+mod delta;
 mod flaw;
 pub mod info;
 pub mod membership;

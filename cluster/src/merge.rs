@@ -6,7 +6,7 @@ use std::{collections::HashSet, fmt};
 
 use crate::{
     command::{Merge, Split},
-    resp::{ReplyFramer, array, array_elements, encode, parse_integer},
+    resp::{ReplyFramer, array, array_elements, encode, parse_integer, short_value},
 };
 
 /// How the parts' replies become one.
@@ -63,7 +63,7 @@ pub struct Join {
     part_count: u16,
     /// [`Rule::ByKey`]: which part each key went to.
     part_of_key: Vec<u16>,
-    /// [`Rule::ByKey`]: where each part's next element is in `bytes`. [`Rule::AnyValue`], [`Rule::SumPairs`]: replies and names there,
+    /// [`Rule::ByKey`]: where each part's next element is in `bytes`, and how many keys the part has. [`Rule::AnyValue`], [`Rule::SumPairs`]: replies and names there,
     /// as (start, length).
     elements: Vec<(u32, u32)>,
     /// Elements, or the first reply.
@@ -115,6 +115,15 @@ impl Join {
             parts,
         );
         self.part_of_key.extend_from_slice(part_of_key);
+        if self.rule == Rule::ByKey {
+            self.elements.resize(parts, (0, 0));
+            part_of_key.iter().for_each(|part| self.elements[usize::from(*part)].1 += 1);
+        }
+    }
+
+    /// How many parts have not replied.
+    pub fn parts_left(&self) -> usize {
+        self.parts_left as usize
     }
 
     /// Starts over for a request that went to `parts` nodes whole.
@@ -198,6 +207,10 @@ impl Join {
         let base = self.part_count;
         self.part_count += parts as u16;
         self.parts_left += parts as u32 - 1;
+        if self.rule == Rule::ByKey {
+            self.elements.resize(usize::from(self.part_count), (0, 0));
+            part_of_key.iter().for_each(|new| self.elements[usize::from(base + new)].1 += 1);
+        }
         let keys = self.part_of_key.iter_mut().filter(|of| **of == part);
         for (of, new) in keys.zip(part_of_key) {
             *of = base + new;
@@ -235,8 +248,7 @@ impl Join {
                 for part in &self.part_of_key {
                     let (next, _) = &mut self.elements[usize::from(*part)];
                     let rest = &self.bytes[*next as usize..];
-                    // It was whole when it came, with an element for each key.
-                    let Ok(Some(len)) = ReplyFramer::default().advance(rest) else { unreachable!("framed before") };
+                    let len = short_value(rest).unwrap_or_else(|| whole_value(rest));
                     out.extend_from_slice(&rest[..len]);
                     *next += len as u32;
                 }
@@ -312,14 +324,13 @@ impl Join {
         }
         match self.rule {
             Rule::ByKey => {
-                let keys = self.part_of_key.iter().filter(|of| **of == part).count();
                 let (count, elements) = array(reply)?;
                 // The offsets of all elements must fit.
                 u32::try_from(self.bytes.len() + elements.len()).ok()?;
-                self.elements.resize(self.elements.len().max(usize::from(part) + 1), (0, 0));
-                self.elements[usize::from(part)].0 = self.bytes.len() as u32;
+                let (next, keys) = self.elements.get_mut(usize::from(part))?;
+                *next = self.bytes.len() as u32;
                 self.bytes.extend_from_slice(elements);
-                (count == keys).then_some(())
+                (count == *keys as usize).then_some(())
             }
             Rule::Sum => self.fold(first, integer(reply)?, |a, b| a.saturating_add(b)),
             Rule::Min => self.fold(first, integer(reply)?, i64::min),
@@ -399,6 +410,12 @@ impl Join {
         self.number = if first { number } else { with(self.number, number) };
         Some(())
     }
+}
+
+/// The length of an element that was whole when it came.
+fn whole_value(bytes: &[u8]) -> usize {
+    let Ok(Some(len)) = ReplyFramer::default().advance(bytes) else { unreachable!("framed before") };
+    len
 }
 
 /// The number of an integer reply.

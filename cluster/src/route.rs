@@ -38,8 +38,8 @@ pub enum Refusal {
     /// There is no node to send anything to.
     #[error("CLUSTERDOWN no node of the cluster is up")]
     NoNodeUp,
-    /// The key's node is down, and its keys are not moved yet (`--down-node-expiry`).
-    #[error("CLUSTERDOWN node {node} is down, and its keys are kept for it")]
+    /// The key's node went down or came up of late, and its keys are not moved yet (`--down-node-expiry`).
+    #[error("CLUSTERDOWN node {node} changed its state of late, and its keys are kept for it")]
     Withheld {
         /// The node's name.
         node: Box<str>,

@@ -59,7 +59,8 @@ impl fmt::Display for PlacementKind {
 pub struct PlacementOptions {
     /// How keys are given to nodes.
     pub kind: PlacementKind,
-    /// For how long a node that went down keeps its keys, in ms: they have no owner until then. 0: they move at once.
+    /// For how long a node that went down keeps its keys, in ms: they have no owner until then. One that came up has them only after as
+    /// long, too, as the old system's clients had it. 0: they move at once.
     pub down_node_expiry_ms: u64,
     /// Whether a node keeps the keys that are another's at home in a guest database. Needs a coordinator that flushes those; only
     /// the `slots` placement can.
@@ -158,7 +159,7 @@ enum Keys {
 
 /// A slot's owner in 16 bits: twice the node's index, plus one for a guest.
 const NO_NODE_UP: u16 = u16::MAX;
-/// The home of the slot is down, and keeps its keys for a while.
+/// The home of the slot went down or came up of late, and keeps its keys for a while.
 const WITHHELD: u16 = u16::MAX - 1;
 
 const _: () = assert!(NODES_MAX * 2 < WITHHELD as usize);
@@ -172,9 +173,7 @@ impl Topology {
         }
         let nodes: Vec<_> = map.iter().take(NODES_MAX).map(|(name, node)| known(name, node, options.kind)).collect();
         let expiry_ms = options.down_node_expiry_ms;
-        // Only the old ring withholds the keys of nodes that are up.
-        let timed = nodes.iter().filter(|node| !node.up || options.kind == PlacementKind::Legacy);
-        let ends = timed.map(|node| node.state_change_time_ms.saturating_add(expiry_ms));
+        let ends = nodes.iter().map(|node| node.state_change_time_ms.saturating_add(expiry_ms));
         let next_change_ms = if expiry_ms == 0 { None } else { ends.filter(|end| *end > now_ms).min() };
         let keys = match options.kind {
             PlacementKind::Slots => by_slot(&nodes, options, now_ms),
@@ -344,7 +343,7 @@ fn by_slot(nodes: &[TopologyNode], options: &PlacementOptions, now_ms: u64) -> K
     let Assignment { homes, holders } = slots::assign(&bidders);
     let withheld: Vec<bool> = nodes
         .iter()
-        .map(|node| !node.up && node.state_change_time_ms.saturating_add(options.down_node_expiry_ms) > now_ms)
+        .map(|node| node.state_change_time_ms.saturating_add(options.down_node_expiry_ms) > now_ms)
         .map(|recent| recent && options.down_node_expiry_ms > 0)
         .collect();
     let mut owners = Box::new([NO_NODE_UP; SLOTS]);

@@ -143,11 +143,16 @@ fn a_down_node_keeps_its_keys_until_its_expiry() {
     nodes.get_mut("b").unwrap().state_change_time = 10_000;
     let options = PlacementOptions { down_node_expiry_ms: 5_000, guest_databases: true, ..Default::default() };
     let at = |now_ms| Topology::build(&nodes, 1, &options, now_ms);
-    let of_b = (0..SLOTS as u16).find(|slot| at(0).slot_owner(*slot).is_err()).unwrap();
+    let of_b = (0..SLOTS as u16).find(|slot| at(10_000).slot_owner(*slot).is_err()).unwrap();
     assert_eq!(at(14_999).slot_owner(of_b), Err(Unowned::Withheld { node: 1, until_ms: 15_000 }));
     assert_eq!(at(14_999).next_change_ms(), Some(15_000));
     assert!(at(15_000).slot_owner(of_b).is_ok_and(|owner| owner.node == 0 && owner.guest));
     assert_eq!(at(15_000).next_change_ms(), None);
+    // Nobody else's keys are withheld.
+    assert_eq!(
+        (0..SLOTS as u16).filter(|slot| at(10_000).slot_owner(*slot).is_err()).count(),
+        (0..SLOTS as u16).filter(|slot| at(15_000).slot_owner(*slot).is_ok_and(|owner| owner.guest)).count()
+    );
 }
 
 #[test]
@@ -159,18 +164,22 @@ fn without_nodes_nobody_owns_anything() {
     }
 }
 
-/// Under `slots` it comes back at once, so nothing will change with time: not as in the old ring.
+/// As long as for one that went down; a change that was planned has the time 1, and withholds nothing.
 #[test]
-fn only_the_old_ring_withholds_the_keys_of_a_node_that_came_up_lately() {
-    let mut nodes = map([("a", 1.0, true)]);
-    nodes.get_mut("a").unwrap().state_change_time = 10_000;
-    for (kind, owner_is_known, next_change_ms) in
-        [(PlacementKind::Slots, true, None), (PlacementKind::Legacy, false, Some(15_000))]
-    {
+fn a_node_that_came_up_lately_has_its_keys_only_after_the_expiry() {
+    for kind in [PlacementKind::Slots, PlacementKind::Legacy] {
         let options = PlacementOptions { kind, down_node_expiry_ms: 5_000, ..Default::default() };
-        let topology = Topology::build(&nodes, 1, &options, 12_000);
-        assert_eq!(topology.owner(topology.place(b"k")).is_ok(), owner_is_known, "{kind}");
-        assert_eq!(topology.next_change_ms(), next_change_ms, "{kind}");
+        let at = |changed_ms, now_ms| {
+            let mut nodes = map([("a", 1.0, true)]);
+            nodes.get_mut("a").unwrap().state_change_time = changed_ms;
+            let topology = Topology::build(&nodes, 1, &options, now_ms);
+            (topology.owner(topology.place(b"k")).map(|owner| owner.node), topology.next_change_ms())
+        };
+        assert_eq!(at(10_000, 14_999), (Err(Unowned::Withheld { node: 0, until_ms: 15_000 }), Some(15_000)), "{kind}");
+        assert_eq!(at(10_000, 15_000), (Ok(0), None), "{kind}");
+        assert_eq!(at(1, 1_795_000_000_000), (Ok(0), None), "{kind}");
+        // By a clock that is ahead of ours.
+        assert_eq!(at(20_000, 12_000), (Err(Unowned::Withheld { node: 0, until_ms: 25_000 }), Some(25_000)), "{kind}");
     }
 }
 

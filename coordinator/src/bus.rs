@@ -10,7 +10,7 @@ use tokio::{
 };
 use vrc_cluster::{
     client::{Backoff, MasterUrl},
-    contract::{AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage},
+    contract::{AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage, DELTA_BUS, STRANGERS_BUS},
     membership::Event,
 };
 
@@ -43,10 +43,11 @@ impl Bus {
     }
 
     async fn listen(&self, backoff: &mut Backoff, quiet: &mut Quiet) -> RedisResult<()> {
-        let client = self.url.client()?;
+        let client = self.url.client().await?;
         let (mut sink, mut stream) = within(self.timeout, async {
             let (mut sink, stream) = client.get_async_pubsub().await?.split();
-            sink.subscribe(&[AGENT_BUS, CLIENT_BUS]).await?;
+            // In one command: who listens for whole maps, and is not to be sent any, is known as such from the start.
+            sink.subscribe(&[AGENT_BUS, DELTA_BUS, STRANGERS_BUS, CLIENT_BUS]).await?;
             Ok((sink, stream))
         })
         .await?;
@@ -57,6 +58,7 @@ impl Bus {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                () = self.url.moved(&client) => return Ok(()),
                 message = next(&mut stream) => {
                     if let Some(event) = event(&message?, quiet) {
                         self.events.send(event).await.map_err(gone)?;
@@ -82,6 +84,10 @@ fn event(message: &Msg, quiet: &mut Quiet) -> Option<Event> {
     let parsed = if channel == CLIENT_BUS {
         serde_json::from_slice(payload)
             .map(|ClientBusMessage::UpdateNodes { node_map, epoch }| Event::MapHeard { map: node_map, epoch })
+    } else if channel == DELTA_BUS {
+        serde_json::from_slice(payload).map(Event::DeltaHeard)
+    } else if channel == STRANGERS_BUS {
+        return None;
     } else if payload.len() > AGENT_MESSAGE_LEN_MAX {
         quiet.warn(channel, || format!("a message of {} bytes on {channel} is ignored", payload.len()));
         return None;

@@ -15,6 +15,8 @@ pub struct Config {
     /// Flush the guest databases of the nodes that stay when one goes down. Off beside old clients (`--placement legacy`),
     /// which know no guest databases and may keep data of their own in any database.
     pub guest_databases: bool,
+    /// Send maps whole, too, on the channel of old clients, whenever somebody listens there.
+    pub legacy_bus: bool,
     /// Pause between two PINGs on the connection that is kept open to every node.
     pub ping_interval: Duration,
     /// A node that has left a PING unanswered this long is down.
@@ -27,6 +29,8 @@ pub struct Config {
     pub lease: Duration,
     /// How often the leader renews, and how often a standby tries.
     pub lease_interval: Duration,
+    /// How long one that remembers no map lets others lead first at a master that has none. Zero where there are no others.
+    pub yields: Duration,
     /// How long a node whose connection was lost may take to answer on a new one before it counts as down.
     pub recheck: Duration,
     /// How long a request to the master may take before the connection is given up.
@@ -56,12 +60,14 @@ impl Config {
             master,
             allow_master: false,
             guest_databases: true,
+            legacy_bus: true,
             ping_interval: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(3),
             agent_timeout: Duration::from_secs(45),
             forget_after: Duration::from_secs(20 * 60),
             lease: Duration::from_secs(2),
             lease_interval: Duration::from_millis(500),
+            yields: Duration::from_secs(2),
             recheck: Duration::from_millis(200),
             master_timeout: Duration::from_secs(1),
             join_flush_timeout: Duration::from_secs(60),
@@ -88,6 +94,7 @@ impl Config {
             forget_after_ms: ms(self.forget_after),
             lease_ms: ms(self.lease),
             lease_interval_ms: ms(self.lease_interval),
+            yield_ms: ms(self.yields),
             join_flush_timeout_ms: ms(self.join_flush_timeout),
             guest_flush_timeout_ms: ms(self.guest_flush_timeout),
             proxy_grace_ms: ms(self.proxy_grace),
@@ -130,6 +137,7 @@ impl Config {
             "the proxies' grace ({:?}) must outlast two confirmations, {confirm_every:?} apart",
             self.proxy_grace
         );
+        ensure!(self.yields <= LONGEST, "the time for others to lead first is {:?}, more than a year", self.yields);
         ensure!(self.purge_after <= LONGEST, "the time before a purge is {:?}, more than a year", self.purge_after);
         Ok(())
     }

@@ -61,16 +61,14 @@ impl Drop for OpenLink {
 
 impl Driver {
     /// Starts the tasks that talk to the master.
-    ///
-    /// # Errors
-    /// If the master's URL is none.
-    pub(crate) fn new(config: &Config, status: watch::Sender<Status>) -> anyhow::Result<Self> {
-        let coordination_db = config.master.client()?.get_connection_info().redis_settings().db();
+    pub(crate) fn new(config: &Config, status: watch::Sender<Status>) -> Self {
+        let coordination_db = config.master.database();
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (requests, request_receiver) = mpsc::channel(REQUESTS_MAX);
         let master = Master {
             url: config.master.clone(),
             timeout: config.master_timeout,
+            legacy_bus: config.legacy_bus,
             requests: request_receiver,
             events: event_sender.clone(),
         };
@@ -81,7 +79,8 @@ impl Driver {
             events: event_sender.clone(),
         };
         let instance = format!("{:016x}", rand::random::<u64>());
-        Ok(Driver {
+        info!(%instance, "begins; the lease in the master names who leads");
+        Driver {
             membership: Membership::new(instance, config.options()),
             started: Instant::now(),
             coordination_db,
@@ -94,7 +93,7 @@ impl Driver {
             quiet: Quiet::default(),
             released: None,
             _tasks: [AbortOnDropHandle::new(tokio::spawn(master.run())), AbortOnDropHandle::new(tokio::spawn(bus.run()))],
-        })
+        }
     }
 
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
@@ -145,10 +144,9 @@ impl Driver {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Connect { name, link, endpoint, timeout_ms } => {
+            Action::Connect { name, link, endpoint } => {
                 let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-                let timeout = Duration::from_millis(timeout_ms);
-                let task = Link { name: name.clone(), link, endpoint, timeout, coordination_db: self.coordination_db };
+                let task = Link { name: name.clone(), link, endpoint, coordination_db: self.coordination_db };
                 let task = tokio::spawn(task.run(receiver, self.event_sender.clone())).abort_handle();
                 self.links.insert(link, OpenLink { name, commands, task });
             }
@@ -168,6 +166,7 @@ impl Driver {
                 self.released = Some(released);
                 self.ask(Request::Release { token, done });
             }
+            Action::TellNotes { token, notes, kept_ms } => self.ask(Request::TellNotes { token, notes, kept_ms }),
             Action::Answer { id, answer } => self.ask(Request::Answer { id, answer }),
             Action::Notice(notice) => self.log(&notice),
         }

@@ -36,7 +36,7 @@ impl Coordinator {
     pub fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
         config.check()?;
         let (sender, status) = watch::channel(Status::default());
-        let driver = driver::Driver::new(config, sender)?;
+        let driver = driver::Driver::new(config, sender);
         Ok(Coordinator { status, task: tokio::spawn(driver.run(shutdown)) })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use redis::{RedisError, RedisResult, aio::MultiplexedConnection};
+use redis::{Client, RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
@@ -11,8 +11,9 @@ use tracing::warn;
 use vrc_cluster::{
     client::MasterUrl,
     contract::{
-        AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, ClientBusMessage, Confirmation, EPOCH_KEY, EPOCH_MAX, Epoch,
-        LEASE_KEY, NODE_SET_KEY, Node, NodeMap, PROXIES_KEY, PURGE_KEY, PURGED_KEY, REHOMED_KEY, WishAnswer,
+        AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, Confirmation, DELTA_BUS, DELTA_KEY, EPOCH_KEY, EPOCH_MAX,
+        Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PROXIES_KEY, PURGE_KEY, PURGED_KEY, REHOMED_KEY,
+        STRANGERS_BUS, WishAnswer,
     },
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
@@ -23,6 +24,7 @@ const LEASE: &str = include_str!("scripts/lease.lua");
 const READ: &str = include_str!("scripts/read.lua");
 const WRITE: &str = include_str!("scripts/write.lua");
 const ORDER: &str = include_str!("scripts/order.lua");
+const NOTES: &str = include_str!("scripts/notes.lua");
 const RELEASE: &str = include_str!("scripts/release.lua");
 
 /// What is wanted of the master.
@@ -35,6 +37,7 @@ pub(crate) enum Request {
     DropProxies { ids: Vec<String> },
     OrderPurge { token: String, orders: Vec<(String, Epoch)>, forgotten: Vec<String> },
     Answer { id: String, answer: WishAnswer },
+    TellNotes { token: String, notes: Notes, kept_ms: u64 },
     Release { token: String, done: oneshot::Sender<()> },
 }
 
@@ -45,7 +48,11 @@ impl Request {
             | Request::Read { request }
             | Request::ReadProxies { request }
             | Request::Write(MapWrite { request, .. }) => *request,
-            Request::DropProxies { .. } | Request::OrderPurge { .. } | Request::Answer { .. } | Request::Release { .. } => 0,
+            Request::DropProxies { .. }
+            | Request::OrderPurge { .. }
+            | Request::Answer { .. }
+            | Request::TellNotes { .. }
+            | Request::Release { .. } => 0,
         }
     }
 }
@@ -54,6 +61,8 @@ impl Request {
 pub(crate) struct Master {
     pub(crate) url: MasterUrl,
     pub(crate) timeout: Duration,
+    /// Send maps whole, too, if somebody listens for them.
+    pub(crate) legacy_bus: bool,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) events: mpsc::Sender<Event>,
 }
@@ -63,14 +72,14 @@ impl Master {
         let mut backoff = master_backoff();
         loop {
             let error = match self.open().await {
-                Ok((redis, run_id)) => {
+                Ok((client, redis, run_id)) => {
                     backoff.reset();
                     // What was asked of the former connection is void.
                     while self.requests.try_recv().is_ok() {}
                     if self.events.send(Event::MasterUp { run_id }).await.is_err() {
                         return;
                     }
-                    match self.serve(redis).await {
+                    match self.serve(&client, redis).await {
                         Some(error) => error,
                         None => return,
                     }
@@ -84,10 +93,10 @@ impl Master {
         }
     }
 
-    async fn open(&self) -> RedisResult<(RedisLink, Option<String>)> {
-        let client = self.url.client()?;
-        within(self.timeout, async {
-            let mut redis = RedisLink::open(&client, self.timeout).await?;
+    async fn open(&self) -> RedisResult<(Client, RedisLink, Option<String>)> {
+        let client = self.url.client().await?;
+        let opened = within(self.timeout, async {
+            let mut redis = RedisLink::open(&client).await?;
             let run_id = match who_is(&mut redis.commands).await {
                 Ok(server) => Some(server.run_id),
                 // An ACL may forbid INFO. Then a node that is the master cannot be told from others.
@@ -98,19 +107,25 @@ impl Master {
                 }
             };
             Ok((redis, run_id))
-        })
-        .await
+        });
+        let (redis, run_id) = opened.await?;
+        Ok((client, redis, run_id))
     }
 
     /// Returns why the connection ended, or nothing if no requests will come.
-    async fn serve(&mut self, mut redis: RedisLink) -> Option<RedisError> {
+    async fn serve(&mut self, client: &Client, mut redis: RedisLink) -> Option<RedisError> {
         loop {
             let request = tokio::select! {
+                // Nothing more is asked of one that was left.
+                biased;
                 () = redis.lost() => return Some(RedisError::from((redis::ErrorKind::Io, "the connection was lost"))),
+                () = self.url.moved(client) => {
+                    return Some(std::io::Error::other("another redis is the master now").into());
+                }
                 request = self.requests.recv() => request?,
             };
             let id = request.id();
-            let event = match within(self.timeout, perform(&mut redis.commands, request)).await {
+            let event = match within(self.timeout, perform(&mut redis.commands, request, self.legacy_bus)).await {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(error)
@@ -128,7 +143,7 @@ impl Master {
     }
 }
 
-async fn perform(commands: &mut MultiplexedConnection, request: Request) -> RedisResult<Option<Event>> {
+async fn perform(commands: &mut MultiplexedConnection, request: Request, legacy_bus: bool) -> RedisResult<Option<Event>> {
     match request {
         Request::Lease { request, instance, term, ttl_ms } => {
             let mut eval = redis::cmd("EVAL");
@@ -146,7 +161,7 @@ async fn perform(commands: &mut MultiplexedConnection, request: Request) -> Redi
             Ok(Some(Event::MapRead { request, map, epoch, rehomed }))
         }
         Request::Write(write) => {
-            let answer: Vec<String> = write_command(&write)?.query_async(commands).await?;
+            let answer: Vec<String> = write_command(&write, legacy_bus)?.query_async(commands).await?;
             let answer = write_answer(&answer).ok_or_else(|| nonsense("write", &answer))?;
             Ok(Some(Event::Wrote { request: write.request, answer }))
         }
@@ -173,6 +188,13 @@ async fn perform(commands: &mut MultiplexedConnection, request: Request) -> Redi
         Request::Answer { id, answer } => {
             let channel = format!("{ANSWER_BUS_PREFIX}{id}");
             redis::cmd("PUBLISH").arg(channel).arg(json(&answer)?).exec_async(commands).await?;
+            Ok(None)
+        }
+        Request::TellNotes { token, notes, kept_ms } => {
+            let text = if notes.is_empty() { String::new() } else { json(&notes)? };
+            let mut eval = redis::cmd("EVAL");
+            eval.arg(NOTES).arg(2).arg(LEASE_KEY).arg(NOTES_KEY).arg(token).arg(text).arg(kept_ms);
+            eval.exec_async(commands).await?;
             Ok(None)
         }
         Request::Release { token, done } => {
@@ -228,13 +250,19 @@ fn parse_epoch(text: &str) -> Option<Epoch> {
     text.parse().ok().filter(|epoch| *epoch <= EPOCH_MAX)
 }
 
-fn write_command(write: &MapWrite) -> RedisResult<redis::Cmd> {
-    let message = ClientBusMessage::UpdateNodes { node_map: write.map.clone(), epoch: Some(write.epoch) };
+fn write_command(write: &MapWrite, legacy_bus: bool) -> RedisResult<redis::Cmd> {
     let set: Vec<(&String, &Node)> = write.changed.iter().filter_map(|name| Some((name, write.map.get(name)?))).collect();
     let mut eval = redis::cmd("EVAL");
-    eval.arg(WRITE).arg(4).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(REHOMED_KEY);
+    eval.arg(WRITE).arg(5).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(REHOMED_KEY).arg(DELTA_KEY);
     let expected = write.expected.map_or_else(|| "any".to_owned(), |nodes| nodes.to_string());
-    eval.arg(&write.token).arg(write.epoch).arg(expected).arg(CLIENT_BUS).arg(json(&message)?).arg(write.rehomed).arg(set.len());
+    eval.arg(&write.token)
+        .arg(write.epoch)
+        .arg(write.known)
+        .arg(expected)
+        .arg(write.rehomed)
+        .arg(DELTA_BUS)
+        .arg(json(&write.delta)?);
+    eval.arg(if legacy_bus { CLIENT_BUS } else { "" }).arg(STRANGERS_BUS).arg(set.len());
     for (name, node) in set {
         eval.arg(name).arg(json(node)?);
     }

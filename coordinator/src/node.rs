@@ -1,7 +1,5 @@
 //! One connection to one node: a task that does what membership says and tells what comes of it.
 
-use std::time::Duration;
-
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
@@ -11,7 +9,7 @@ use vrc_cluster::{
     membership::{Event, FlushId, LinkId, Loss, Scope, Server},
 };
 
-use crate::redis_link::{RedisLink, describe, who_is, within};
+use crate::redis_link::{RedisLink, describe, who_is};
 
 const FLUSH_DATABASES: &str = include_str!("scripts/flush_databases.lua");
 const FLUSH_SPARING: &str = include_str!("scripts/flush_sparing.lua");
@@ -28,13 +26,13 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) link: LinkId,
     pub(crate) endpoint: Endpoint,
-    pub(crate) timeout: Duration,
     /// The database of the master in which the coordination's keys stand.
     pub(crate) coordination_db: i64,
 }
 
 impl Link {
-    /// Opens the connection and serves it until it is lost. Is dropped when it is no longer wanted.
+    /// Opens the connection and serves it until it is lost. Is dropped when it is no longer wanted, also because opening it has taken
+    /// too long: it has no time limit of its own, which would count the time in which this program did not run.
     pub(crate) async fn run(self, commands: mpsc::Receiver<Command>, events: mpsc::Sender<Event>) {
         let lost = match self.open().await {
             Ok((redis, server)) => {
@@ -61,12 +59,9 @@ impl Link {
 
     async fn open(&self) -> RedisResult<(RedisLink, Server)> {
         let client = node_client(&self.endpoint, 0)?;
-        within(self.timeout, async {
-            let mut redis = RedisLink::open(&client, self.timeout).await?;
-            let server = who_is(&mut redis.commands).await?;
-            Ok((redis, server))
-        })
-        .await
+        let mut redis = RedisLink::open(&client).await?;
+        let server = who_is(&mut redis.commands).await?;
+        Ok((redis, server))
     }
 
     async fn serve(&self, mut redis: RedisLink, mut commands: mpsc::Receiver<Command>, events: &mpsc::Sender<Event>) {

@@ -1,6 +1,6 @@
 //! A connection to a redis whose end is seen when it comes, and what is read from its errors and from `INFO`.
 
-use std::{error::Error as _, future::Future, io, time::Duration};
+use std::{error::Error, future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use redis::{
@@ -23,15 +23,12 @@ pub(crate) struct RedisLink {
 }
 
 impl RedisLink {
-    /// Opens it. The watched connection comes first: should the server be restarted in between, that one tells.
-    pub(crate) async fn open(client: &Client, timeout: Duration) -> RedisResult<Self> {
-        within(timeout, async {
-            let (pinger, watched) = client.get_async_pubsub().await?.split();
-            let config = AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(None);
-            let commands = client.get_multiplexed_async_connection_with_config(&config).await?;
-            Ok(RedisLink { commands, pinger, watched })
-        })
-        .await
+    /// Opens it, however long that takes. The watched connection comes first: should the server be restarted in between, that one tells.
+    pub(crate) async fn open(client: &Client) -> RedisResult<Self> {
+        let (pinger, watched) = client.get_async_pubsub().await?.split();
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let commands = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(RedisLink { commands, pinger, watched })
     }
 
     /// Returns when it is lost.
@@ -40,10 +37,10 @@ impl RedisLink {
     }
 }
 
-/// The pauses between attempts to reach the master. The longest is short beside the lease, so that a master that comes back is led
-/// again within a second.
+/// The pauses between attempts to reach the master. Coordinators are few and need not make way for each other; and at a master that
+/// comes back empty, one that remembers the map had better be there before one that has just been started.
 pub(crate) fn master_backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(50), Duration::from_millis(800))
+    Backoff::new(Duration::from_millis(50), Duration::from_millis(200))
 }
 
 /// `work`, or an error after `timeout`.
@@ -72,8 +69,7 @@ fn server(info: &str) -> Option<Server> {
 
 /// An error in an operator's words, and what it says of the connection.
 pub(crate) fn describe(error: &RedisError) -> (String, Loss) {
-    let io_kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    match io_kind {
+    match io_kind(error) {
         Some(io::ErrorKind::ConnectionRefused) => ("connection refused".to_owned(), Loss::Refused),
         Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown) => {
             (error.to_string(), Loss::Silent)
@@ -84,9 +80,27 @@ pub(crate) fn describe(error: &RedisError) -> (String, Loss) {
     }
 }
 
+/// What went wrong with the socket, if it was that. The client library shares its errors, and what is shared is an error of another type.
+fn io_kind(error: &RedisError) -> Option<io::ErrorKind> {
+    let source = error.source()?;
+    let shared = source.downcast_ref::<Arc<dyn Error + Send + Sync>>().and_then(|shared| shared.downcast_ref());
+    shared.or_else(|| source.downcast_ref()).map(io::Error::kind)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_from_a_lost_one() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::open(format!("redis://{}", listener.local_addr().unwrap())).unwrap();
+        let open = || async { RedisLink::open(&client).await.err().map(|error| describe(&error)) };
+        let hang_up = std::thread::spawn(move || drop(listener.accept()));
+        assert_eq!(open().await, Some(("the connection was lost".to_owned(), Loss::Broken)));
+        hang_up.join().unwrap();
+        assert_eq!(open().await, Some(("connection refused".to_owned(), Loss::Refused)));
+    }
 
     #[test]
     fn knows_a_server_by_its_run_id() {

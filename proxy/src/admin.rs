@@ -52,6 +52,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     let metrics = Metrics {
         workers: admin.stats.of_each(),
         sum: admin.stats.sum(),
+        histograms: admin.stats.all_histograms(),
         topology: admin.topology.load_full(),
         master_followed: admin.follower.as_ref().map(|follower| follower.trouble().is_none()),
     };

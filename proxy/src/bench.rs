@@ -27,19 +27,14 @@ struct Client {
 }
 
 impl HotPath {
-    /// Clients that each say one of `pipelines` a round, of whole requests; `answer` gives a node's reply to one.
-    pub fn new(topology: Topology, pipelines: Vec<Vec<u8>>, answer: fn(Args<'_>) -> Vec<u8>) -> Self {
-        let identity = Identity {
-            run_id: String::new(),
-            port: 0,
-            placement: "slots",
-            workers: 1,
-            clients_max: 100,
-            started_at: SystemTime::UNIX_EPOCH,
-        };
+    /// Clients that have said `first`, and then say one of `pipelines` each a round, of whole requests; `answer` gives a node's reply to one.
+    pub fn new(topology: Topology, first: &[u8], pipelines: Vec<Vec<u8>>, answer: fn(Args<'_>) -> Vec<u8>) -> Self {
+        let identity =
+            Identity { run_id: String::new(), port: 0, placement: "slots", workers: 1, started_at: SystemTime::UNIX_EPOCH };
         let settings = Settings {
             timeout_ms: 1_000,
-            password: None,
+            live: Default::default(),
+            logs: Default::default(),
             allow_node_config: false,
             databases: DATABASES_WITH_GUESTS,
             fixed_nodes: false,
@@ -52,6 +47,9 @@ impl HotPath {
         let mut core = Core::new(settings, Arc::new(topology), 0, Arc::new(AllStats::new(1)));
         let clients = pipelines.into_iter().enumerate().map(|(id, says)| {
             let session = core.session_open(id as u64, Peer::Unix { path: "bench".into() });
+            if !first.is_empty() {
+                core.session_input(session, first);
+            }
             Client { session, says }
         });
         let clients = clients.collect();

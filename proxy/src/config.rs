@@ -21,6 +21,12 @@ pub struct Config {
     pub password: Option<String>,
     /// Whether clients may read and set the nodes' own settings by CONFIG, on all nodes at once.
     pub allow_node_config: bool,
+    /// Commands that take at least so many microseconds get into the slow log; negative: none.
+    pub slowlog_slower_than_us: i64,
+    /// How many commands the slow log keeps.
+    pub slowlog_max: usize,
+    /// Count how long each command takes, for LATENCY HISTOGRAM and the metrics.
+    pub latency_tracking: bool,
     /// Where metrics and health are served over HTTP, if anywhere.
     pub admin: Option<SocketAddr>,
     /// Move bytes through an io_uring rather than by epoll, where the kernel allows it.
@@ -44,6 +50,9 @@ impl Config {
             timeout: Duration::from_secs(5),
             password: None,
             allow_node_config: false,
+            slowlog_slower_than_us: 10_000,
+            slowlog_max: 128,
+            latency_tracking: false,
             admin: None,
             io_uring: false,
             clients_max: 10_000,

@@ -5,23 +5,26 @@
 
 use std::time::Duration;
 
-use redis::{RedisResult, aio::MultiplexedConnection};
+use redis::RedisResult;
 use tokio::{
     sync::watch as signal,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use vrc_cluster::{
-    client::MasterUrl,
+    client::{MasterConnection, MasterUrl},
     contract::{CONFIRM_EVERY_MS, Confirmation, Epoch, PROXIES_KEY},
 };
 
 use crate::{limits::SETTLE_LOOK_MS, worker::WorkerHandle};
 
-/// Longest that the master may take.
+/// Longest that the master may take for an answer, and for a connection.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Nobody has to tidy up after a cluster that was given up.
 const EXPIRE_S: i64 = 24 * 3600;
+/// The expiry is put off with every so many confirmations, and the first over a new connection.
+const EXPIRE_EVERY: u64 = 100;
+const _: () = assert!(EXPIRE_EVERY * CONFIRM_EVERY_MS < EXPIRE_S as u64 * 1_000 / 2);
 /// After so long without a word the coordinator may soon take this proxy for gone.
 const OUT_OF_TOUCH: Duration = Duration::from_millis(2 * CONFIRM_EVERY_MS);
 /// For so long it tells afterwards by which map it routed meanwhile.
@@ -35,7 +38,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let id = format!("{:016x}", rand::random::<u64>());
-    let mut confirmer = Confirmer { master, id, connection: None, beat: 0, said: None, before: None };
+    let mut confirmer = Confirmer { connection: MasterConnection::new(master, TIMEOUT), id, beat: 0, said: None, before: None };
     let mut confirmed: Option<(Epoch, Instant)> = None;
     loop {
         let wanted = *changes.borrow_and_update();
@@ -64,9 +67,8 @@ pub(crate) async fn run(
 }
 
 struct Confirmer {
-    master: MasterUrl,
+    connection: MasterConnection,
     id: String,
-    connection: Option<MultiplexedConnection>,
     beat: u64,
     /// When something was last said, and what epoch.
     said: Option<(Epoch, Instant)>,
@@ -88,7 +90,10 @@ impl Confirmer {
         let least = self.before.map_or(epoch, |(before, _)| before);
         let confirmation = Confirmation { epoch, beat: self.beat, least }.to_string();
         let mut pipe = redis::pipe();
-        pipe.hset(PROXIES_KEY, &self.id, confirmation).ignore().expire(PROXIES_KEY, EXPIRE_S).ignore();
+        pipe.hset(PROXIES_KEY, &self.id, confirmation).ignore();
+        if self.connection.get_open().is_none() || self.beat.is_multiple_of(EXPIRE_EVERY) {
+            pipe.expire(PROXIES_KEY, EXPIRE_S).ignore();
+        }
         let is_said = self.say(pipe).await;
         if is_said {
             self.said = Some((epoch, Instant::now()));
@@ -104,25 +109,15 @@ impl Confirmer {
     }
 
     async fn say(&mut self, pipe: redis::Pipeline) -> bool {
-        let said = match timeout(TIMEOUT, self.try_say(&pipe)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::debug!("a map could not be confirmed: {error}");
-                false
-            }
-            Err(_) => false,
-        };
-        if !said {
-            self.connection = None;
+        let said = self.try_say(&pipe).await;
+        if let Err(error) = &said {
+            tracing::debug!("a map could not be confirmed: {error}");
+            self.connection.give_up();
         }
-        said
+        said.is_ok()
     }
 
     async fn try_say(&mut self, pipe: &redis::Pipeline) -> RedisResult<()> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            None => self.connection.insert(self.master.client()?.get_multiplexed_async_connection().await?),
-        };
-        pipe.exec_async(connection).await
+        pipe.exec_async(self.connection.get().await?).await
     }
 }

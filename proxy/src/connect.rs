@@ -32,6 +32,7 @@ pub(crate) enum ConnectError {
 }
 
 const SET_NAME: &str = "CLIENT SETNAME";
+const NO_TOUCH: &str = "CLIENT NO-TOUCH";
 
 /// A connection that is what its lane says.
 #[derive(Debug)]
@@ -140,8 +141,7 @@ fn client_id(reply: Option<&Vec<u8>>) -> Option<u64> {
     parse_integer(reply?.trim_ascii_end().strip_prefix(b":")?).and_then(|id| u64::try_from(id).ok())
 }
 
-/// Opens a connection on which these commands are not refused, but for CLIENT ID, which is of use but not needed. Returns their replies
-/// with it.
+/// Opens a connection on which these commands are not refused, but for what is of use and not needed. Returns their replies with it.
 async fn open_one(
     endpoint: &Endpoint,
     commands: Vec<(&'static str, Vec<Vec<u8>>)>,
@@ -159,8 +159,13 @@ async fn open_one(
     let mut replies = Vec::new();
     for (command, _) in commands {
         let reply = reply(&mut stream, &mut input).await?;
-        // A node that runs a script may not be told a name, but it can be used.
-        let is_needless = command == CLIENT_ID || (command == SET_NAME && reply.starts_with(b"-BUSY "));
+        let is_needless = match command {
+            // A node before redis 7.2 does not know that. The client that asks for it hears so from the node that it is sent to.
+            CLIENT_ID | NO_TOUCH => true,
+            // A node that runs a script may not be told a name, but it can be used.
+            SET_NAME => reply.starts_with(b"-BUSY "),
+            _ => false,
+        };
         if reply[0] == b'-' && !is_needless {
             let error = String::from_utf8_lossy(&reply[1..]).trim_end().to_owned();
             return Err(ConnectError::Refused { command, error });
@@ -187,6 +192,9 @@ fn set_up(endpoint: &Endpoint, lane: Lane) -> Vec<(&'static str, Vec<Vec<u8>>)> 
     }
     if lane.db != 0 {
         commands.push(("SELECT", words(&["SELECT", &lane.db.to_string()])));
+    }
+    if lane.no_touch {
+        commands.push((NO_TOUCH, words(&["CLIENT", "NO-TOUCH", "ON"])));
     }
     // Also where there is nothing to set up: a connection that is accepted but not answered is not up.
     commands.push((SET_NAME, words(&["CLIENT", "SETNAME", "vrc-proxy"])));

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tokio::task::spawn_local;
+use tokio::spawn;
 use vrc_cluster::contract::Endpoint;
 
 use crate::{connect::ask, limits::ASKED_BYTES_MAX};
@@ -16,7 +16,7 @@ pub(crate) async fn copy(to: &Endpoint, from: &[Endpoint], limit: Duration) {
     if !matches!(dump(to.clone(), limit).await, Some(dump) if dump.is_empty()) {
         return;
     }
-    let asked: Vec<_> = from.iter().map(|node| spawn_local(dump(node.clone(), limit))).collect();
+    let asked: Vec<_> = from.iter().map(|node| spawn(dump(node.clone(), limit))).collect();
     let mut dumps = HashMap::<Vec<u8>, usize>::new();
     for dump in asked {
         if let Ok(Some(dump)) = dump.await

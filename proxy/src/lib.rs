@@ -3,6 +3,7 @@
 //! [`Proxy::start`] binds the listeners, follows the node map, and starts the workers. A worker owns its clients and its own node
 //! connections; nothing is shared between workers but the topology and counters.
 
+mod acl_log;
 mod admin;
 mod audience;
 #[cfg(feature = "bench")]
@@ -13,13 +14,18 @@ mod confirm;
 mod connect;
 mod core;
 mod functions;
+mod latency;
 mod limits;
 mod listen;
+mod live;
 mod metrics;
+mod monitors;
+mod open_files;
 mod peers;
 #[cfg(target_os = "linux")]
 mod ring;
 mod scripts;
+mod slowlog;
 mod socket;
 mod stats;
 mod watch;
@@ -29,17 +35,19 @@ use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{mpsc, watch as signal},
+    sync::{mpsc, oneshot, watch as signal},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use vrc_cluster::{
+    client::TopologyWatch,
     contract::Epoch,
     topology::{PlacementKind, Topology},
 };
@@ -49,8 +57,9 @@ pub use config::{Config, FixedNode, ListenAddr, ParseError, ProxyAddress, Source
 use crate::{
     admin::Admin,
     core::{Identity, Settings},
-    limits::{DATABASES, DATABASES_WITH_GUESTS},
+    limits::{DATABASES, DATABASES_WITH_GUESTS, FIRST_LOOK_MS},
     listen::{Door, Listener},
+    live::{Live, LiveSettings},
     peers::Peers,
     stats::AllStats,
     worker::{Control, Shared, WorkerHandle},
@@ -73,14 +82,16 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy: when this returns, clients can connect. With a master that has no map yet, or cannot be reached, they are
-    /// told so until it has; [`Proxy::changes`] tells when that is over.
+    /// Starts a proxy: when this returns, clients can connect. They are heard once the proxy knows the cluster, as a rule at once. With a
+    /// master that has no map yet, or cannot be reached, they are heard after two seconds and told so until it has; [`Proxy::changes`] tells
+    /// when that is over.
     ///
     /// # Errors
     /// If an address cannot be listened on, the one for metrics included, or a thread cannot be started.
     pub async fn start(config: Config) -> anyhow::Result<Proxy> {
         anyhow::ensure!(!config.listen.is_empty(), "the proxy has no address to listen on");
         anyhow::ensure!(config.workers > 0, "the proxy needs at least one worker");
+        open_files::make_room(config.clients_max);
         let mut listeners = Vec::new();
         for address in &config.listen {
             listeners.push(Listener::bind(address).with_context(|| format!("cannot listen on {address}"))?);
@@ -93,14 +104,14 @@ impl Proxy {
 
         let stop = CancellationToken::new();
         let (suspicions, suspected) = mpsc::channel(watch::SUSPICIONS_MAX);
-        let mut watched = watch::start(&config.source, &config.placement, suspected);
+        let mut watched = watch::start(&config.source, &config.placement, suspected, own_name(&config, &listening));
         let stats = Arc::new(AllStats::new(config.workers));
-        let (peers, announcer) = match (&config.source, &config.announce) {
+        let (peers, peers_known, announcer) = match (&config.source, &config.announce) {
             (Source::Master(master), Some(own)) => {
-                let (peers, announcer) = peers::start(master.clone(), own.clone(), stop.clone());
-                (peers, Some(announcer))
+                let announcing = peers::start(master.clone(), own.clone(), stop.clone());
+                (announcing.peers, Some(announcing.known), Some(announcing.task))
             }
-            _ => (Peers::default(), None),
+            _ => (Peers::default(), None, None),
         };
         let shared = Shared {
             settings: settings(&config, &listening, peers),
@@ -119,8 +130,11 @@ impl Proxy {
             }
             Source::Nodes(_) => None,
         };
-        let door = Door { workers: workers.clone(), clients_max: config.clients_max, next_id: Arc::new(AtomicU64::new(1)) };
-        tasks.extend(listeners.into_iter().map(|listener| tokio::spawn(listen::serve(listener, door.clone(), stop.clone()))));
+        let door = Door { workers: workers.clone(), live: shared.settings.live.clone(), next_id: Arc::new(AtomicU64::new(1)) };
+        let (opener, open) = signal::channel(false);
+        tasks.push(tokio::spawn(open_when_known(opener, watched.follower.clone(), peers_known)));
+        let serving = |listener| tokio::spawn(listen::serve(listener, door.clone(), open.clone(), stop.clone()));
+        tasks.extend(listeners.into_iter().map(serving));
         let admin_address = admin.as_ref().map(|listener| listener.local_addr()).transpose()?;
         if let Some(listener) = admin {
             let state = Admin { topology: watched.topology.clone(), stats, follower: watched.follower.clone() };
@@ -188,6 +202,14 @@ impl Proxy {
     }
 }
 
+/// What the coordinator calls this proxy where it tells operators of it.
+fn own_name(config: &Config, listening: &[ListenAddr]) -> String {
+    let address = config.announce.as_ref().map(ToString::to_string).or_else(|| listening.first().map(ToString::to_string));
+    // Known at this place on Linux; elsewhere the process has to do.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("proxy {} (process {} on {})", address.unwrap_or_default(), std::process::id(), host.trim())
+}
+
 fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings {
     let port = listening.iter().find_map(|address| match address {
         ListenAddr::Tcp(address) => Some(address.port()),
@@ -197,7 +219,19 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
     let nanos = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     Settings {
         timeout_ms: (config.timeout.as_millis() as u64).max(1),
-        password: config.password.clone(),
+        live: Arc::new(LiveSettings::new(Live {
+            password: config
+                .password
+                .as_ref()
+                .map(|password| password.clone().into_bytes())
+                .filter(|password| !password.is_empty()),
+            clients_max: config.clients_max,
+            slower_than_us: config.slowlog_slower_than_us,
+            slow_max: config.slowlog_max,
+            latency_tracking: config.latency_tracking,
+            ..Live::default()
+        })),
+        logs: Arc::default(),
         allow_node_config: config.allow_node_config,
         databases: if config.placement.guest_databases { DATABASES_WITH_GUESTS } else { DATABASES },
         fixed_nodes: matches!(config.source, Source::Nodes(_)),
@@ -209,7 +243,6 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
                 PlacementKind::Legacy => "legacy",
             },
             workers: config.workers,
-            clients_max: config.clients_max,
             started_at,
         }),
         announce: config.announce.clone(),
@@ -217,6 +250,23 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
         busy: Arc::default(),
         scripts: Arc::default(),
     }
+}
+
+/// Lets clients in: who comes a moment after a restart is neither told that no node is up, nor that there is no other proxy.
+async fn open_when_known(opener: signal::Sender<bool>, nodes: Option<Arc<TopologyWatch>>, peers: Option<oneshot::Receiver<()>>) {
+    let known = async {
+        if let Some(nodes) = nodes {
+            nodes.ready().await;
+        }
+        if let Some(peers) = peers {
+            // It is only dropped at the end.
+            let _ = peers.await;
+        }
+    };
+    if timeout(Duration::from_millis(FIRST_LOOK_MS), known).await.is_err() {
+        tracing::info!("clients are let in, though the cluster is not known yet");
+    }
+    let _ = opener.send(true);
 }
 
 /// Wakes the workers at each new topology, so that what waits in them for it goes on.

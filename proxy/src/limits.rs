@@ -3,6 +3,9 @@
 /// Bytes that one read takes in; one buffer a worker.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
+/// Longest that clients wait to be heard until a proxy that has just started knows the nodes and the other proxies, in ms.
+pub(crate) const FIRST_LOOK_MS: u64 = 2_000;
+
 /// Commands of one client that may await their reply; past it, the client's further input waits.
 pub(crate) const CLIENT_PENDING_MAX: usize = 8 * 1024;
 /// Reply bytes that one client may leave unread before its further commands wait.
@@ -10,19 +13,58 @@ pub(crate) const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 /// Unread reply bytes past which a client is cut off: it asked for more than it reads, and a worker's memory is not its buffer.
 /// Above [`vrc_cluster::resp::BULK_BYTES_MAX`], so that a reply with the longest value passes.
 pub(crate) const CLIENT_OUTPUT_MAX_BYTES: usize = 1024 * 1024 * 1024;
-
 /// Likewise of messages for a client that subscribes and does not read (redis's default for the class `pubsub`).
 pub(crate) const SUBSCRIBER_OUTPUT_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of commands that the other workers may have on their way to one whose clients listen by MONITOR; past it, those are cut off.
+pub(crate) const MONITOR_UNDER_WAY_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes that a client may say while it reads none of the replies that it has (redis's limit of a client's input); past it, it is cut
+/// off.
+pub(crate) const CLIENT_INPUT_MAX_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Bytes that may wait to be written to one node connection; past it, clients that send there wait.
 pub(crate) const NODE_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// Commands that may await their reply on one node connection; past it, likewise.
 pub(crate) const NODE_PENDING_MAX: usize = 256 * 1024;
 
+/// A node connection keeps an empty buffer up to this size: it is busy as a rule.
+pub(crate) const NODE_BUFFER_KEEP_BYTES: usize = 256 * 1024;
+/// Bytes of requests that one node connection keeps behind those it was sent last, until they are answered: for the slow log.
+pub(crate) const SENT_BYTES_MAX: usize = 1024 * 1024;
+/// They are kept in pieces of about this size.
+pub(crate) const SENT_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Most commands that the slow log can be told to keep.
+pub(crate) const SLOWLOG_MAX: u64 = 100_000;
+/// Arguments that it keeps of each, and bytes of each argument.
+pub(crate) const SLOW_ARGS_MAX: usize = 32;
+/// See [`SLOW_ARGS_MAX`].
+pub(crate) const SLOW_ARG_BYTES_MAX: usize = 128;
+/// Commands that a worker puts into the slow log at one time: where a node has stood still, there may be very many.
+pub(crate) const SLOW_AT_ONCE_MAX: u32 = 128;
+/// Seconds that LATENCY remembers of each event.
+pub(crate) const LATENCY_SAMPLES_MAX: usize = 160;
+/// Entries of ACL LOG.
+pub(crate) const ACL_LOG_MAX: usize = 128;
+/// The same failure within so long is one entry, in ms.
+pub(crate) const ACL_LOG_GROUP_MS: u64 = 60_000;
+/// How often is looked for clients that have said nothing for too long, in ms.
+pub(crate) const IDLE_LOOK_MS: u64 = 1_000;
+
+/// Of what is announced, room is made for so many times what has come, or for so many bytes.
+pub(crate) const CLAIM_FACTOR_MAX: usize = 32;
+/// See [`CLAIM_FACTOR_MAX`].
+pub(crate) const CLAIM_BYTES_MIN: usize = 4096;
+
 /// Buffers larger than this are given back when they run empty, so that an idle connection costs little.
 pub(crate) const KEEP_BYTES: usize = 2 * 1024;
+/// A client that has said nothing for so long gives the others back too, in ms.
+pub(crate) const IDLE_MS: u64 = 1_000;
+/// How many clients are looked at for that in a tick.
+pub(crate) const SWEPT_A_TICK: usize = 256;
 /// Larger ones are lent by the worker to whoever has a pipeline under way: how many it keeps, and up to which size.
-pub(crate) const SPARE_BUFFERS_MAX: usize = 64;
+pub(crate) const SPARE_BUFFERS_MAX: usize = 128;
 /// See [`SPARE_BUFFERS_MAX`].
 pub(crate) const SPARE_BYTES_MAX: usize = 64 * 1024;
 
@@ -65,6 +107,9 @@ pub(crate) const ASKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Nodes that are asked for the libraries that another may lack.
 pub(crate) const FUNCTION_SOURCES_MAX: usize = 8;
 
+/// Files that the proxy may open beside those of its clients: node connections of all kinds, listeners, what it asks the master.
+pub(crate) const FILES_RESERVED: u64 = 1_024;
+
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;
 /// Databases that a client may select where the others are guest databases.
@@ -93,6 +138,8 @@ const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(vrc_cluster::resp::BULK_BYTES_MAX < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(GATHER_BYTES_MAX < CLIENT_OUTPUT_PAUSE_BYTES && GATHER_MS < TICK_MS);
 const _: () = assert!(KEEP_BYTES < SPARE_BYTES_MAX);
+const _: () = assert!(SENT_CHUNK_BYTES < SENT_BYTES_MAX && SENT_BYTES_MAX < NODE_BACKLOG_BYTES);
+const _: () = assert!(NODE_BUFFER_KEEP_BYTES < SENT_BYTES_MAX);
 const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);
 const _: () = assert!(TRANSACTION_BYTES_MAX < vrc_cluster::resp::REQUEST_BYTES_MAX);
 const _: () = assert!(SCRIPT_BYTES_MAX < SCRIPTS_BYTES_MAX / 4 && SCRIPT_BYTES_MAX < NODE_BACKLOG_BYTES);

@@ -13,11 +13,12 @@ use std::{
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
+    sync::watch as signal,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::ListenAddr, core::Peer, socket::StdSocket, worker::WorkerHandle};
+use crate::{config::ListenAddr, core::Peer, live::LiveSettings, socket::Socket, worker::WorkerHandle};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -65,17 +66,17 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(StdSocket, Peer)> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let local = stream.local_addr()?;
-                Ok((StdSocket::Tcp(stream.into_std()?), Peer::Tcp { peer, local }))
+                Ok((Socket::Tcp(stream.into_std()?), Peer::Tcp { peer, local }))
             }
             Listener::Unix { listener, path } => {
                 let (stream, _) = listener.accept().await?;
-                Ok((StdSocket::Unix(stream.into_std()?), Peer::Unix { path: path.display().to_string().into() }))
+                Ok((Socket::Unix(stream.into_std()?), Peer::Unix { path: path.display().to_string().into() }))
             }
         }
     }
@@ -93,12 +94,17 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     pub(crate) workers: Vec<WorkerHandle>,
-    pub(crate) clients_max: usize,
+    pub(crate) live: Arc<LiveSettings>,
     pub(crate) next_id: Arc<AtomicU64>,
 }
 
-/// Accepts clients until told to stop.
-pub(crate) async fn serve(listener: Listener, door: Door, stop: CancellationToken) {
+/// Accepts clients, once they are to be let in, until told to stop.
+pub(crate) async fn serve(listener: Listener, door: Door, mut open: signal::Receiver<bool>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        // Whoever is to say it is gone before only when all is.
+        _ = open.wait_for(|open| *open) => {}
+    }
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -116,8 +122,8 @@ pub(crate) async fn serve(listener: Listener, door: Door, stop: CancellationToke
 }
 
 impl Door {
-    fn admit(&self, socket: StdSocket, peer: Peer) {
-        if self.workers.iter().map(WorkerHandle::clients).sum::<usize>() >= self.clients_max {
+    fn admit(&self, socket: Socket, peer: Peer) {
+        if self.workers.iter().map(WorkerHandle::clients).sum::<usize>() >= self.live.load().clients_max {
             turn_away(socket);
             return;
         }
@@ -128,11 +134,11 @@ impl Door {
 }
 
 /// Redis's own words; a new socket's buffer is empty, so this does not wait.
-fn turn_away(mut socket: StdSocket) {
+fn turn_away(mut socket: Socket) {
     let text = b"-ERR max number of clients reached\r\n";
     // The client may be gone already.
     let _ = match &mut socket {
-        StdSocket::Tcp(stream) => stream.write_all(text),
-        StdSocket::Unix(stream) => stream.write_all(text),
+        Socket::Tcp(stream) => stream.write_all(text),
+        Socket::Unix(stream) => stream.write_all(text),
     };
 }

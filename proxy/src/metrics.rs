@@ -3,7 +3,7 @@
 //! What workers count stands there twice: summed, and by worker under names that begin with `vrc_worker_`, so that neither is
 //! counted into the other. Nothing is kept between two looks.
 
-use std::{fmt::Error, sync::Arc};
+use std::{collections::HashMap, fmt::Error, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,7 +13,10 @@ use prometheus_client::{
 };
 use vrc_cluster::topology::Topology;
 
-use crate::stats::{Counters, Kind, Reading};
+use crate::{
+    latency::{AllHistograms, CLASSES, class_us_max},
+    stats::{Counters, Kind, Reading},
+};
 
 /// What [`Metrics::write`] writes.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,6 +27,8 @@ pub(crate) struct Metrics {
     /// By worker.
     pub(crate) workers: Vec<Counters>,
     pub(crate) sum: Counters,
+    /// How long commands took, where that is counted.
+    pub(crate) histograms: AllHistograms,
     pub(crate) topology: Arc<Topology>,
     /// Whether the master is followed without trouble; none where there is no master.
     pub(crate) master_followed: Option<bool>,
@@ -45,6 +50,7 @@ impl Collector for Metrics {
         to.encode_descriptor("vrc_build", "Which program this is.", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         self.encode_counters(&mut to)?;
+        self.encode_durations(&mut to)?;
         self.encode_topology(&mut to)?;
         if let Some(followed) = self.master_followed {
             let help = "Whether the master can be read and has a node map; while it has not, the last map stands.";
@@ -68,6 +74,28 @@ impl Metrics {
             for (number, reading) in workers.iter_mut().filter_map(Iterator::next).enumerate() {
                 put(&mut of_workers.encode_family(&[("worker", number)])?, &reading)?;
             }
+        }
+        Ok(())
+    }
+
+    fn encode_durations(&self, to: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut called = self.histograms.each().peekable();
+        if called.peek().is_none() {
+            return Ok(());
+        }
+        let help = "How long commands took until their reply was there, while latency-tracking is on.";
+        let mut durations = to.encode_descriptor("vrc_command_duration_seconds", help, None, MetricType::Histogram)?;
+        for (command, histogram) in called {
+            let bounds =
+                (0..CLASSES).map(|class| if class + 1 < CLASSES { class_us_max(class) as f64 / 1e6 } else { f64::INFINITY });
+            let buckets: Vec<_> = bounds.zip(histogram.classes).collect();
+            let sum_s = histogram.sum_us as f64 / 1e6;
+            durations.encode_family(&[("command", command)])?.encode_histogram(
+                sum_s,
+                histogram.calls(),
+                &buckets,
+                None::<&HashMap<usize, Exemplar<[(&str, &str); 0], f64>>>,
+            )?;
         }
         Ok(())
     }
@@ -123,6 +151,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::latency::Histograms;
 
     fn text(nodes: &[&str]) -> String {
         let node = |name: &str| Node {
@@ -141,7 +170,11 @@ mod tests {
         let topology = Arc::new(Topology::build(&map, 42, &PlacementOptions::default(), 0));
         let workers = [3, 4].map(|commands_total| Counters { clients: 1, commands_total, ..Counters::default() });
         let sum = Counters { clients: 2, commands_total: 7, ..Counters::default() };
-        Metrics { workers: workers.to_vec(), sum, topology, master_followed: Some(true) }.write().unwrap()
+        let of_worker = Histograms::default();
+        let get = vrc_cluster::command::lookup(b"get").unwrap().id();
+        [1, 1, 5_000].into_iter().for_each(|us| of_worker.add(get, us));
+        let histograms = AllHistograms::sum([&of_worker].into_iter());
+        Metrics { workers: workers.to_vec(), sum, histograms, topology, master_followed: Some(true) }.write().unwrap()
     }
 
     #[test]
@@ -161,6 +194,10 @@ mod tests {
             "vrc_node_up{node=\"a\"} 1",
             "vrc_node_share{node=\"a\"} 1.0",
             "vrc_master_followed 1",
+            "vrc_command_duration_seconds_sum{command=\"get\"} 0.005002",
+            "vrc_command_duration_seconds_count{command=\"get\"} 3",
+            "vrc_command_duration_seconds_bucket{le=\"0.000001\",command=\"get\"} 2",
+            "vrc_command_duration_seconds_bucket{le=\"+Inf\",command=\"get\"} 3",
             concat!("vrc_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
@@ -187,12 +224,12 @@ mod tests {
             } else {
                 let (sample, value) = line.rsplit_once(' ').unwrap();
                 let suffix = sample.split('{').next().unwrap().strip_prefix(family);
-                assert!(matches!(suffix, Some("" | "_total" | "_info")), "{line} under {family}");
+                assert!(matches!(suffix, Some("" | "_total" | "_info" | "_sum" | "_count" | "_bucket")), "{line} under {family}");
                 assert!(value.parse::<f64>().is_ok(), "{line}");
                 assert!(samples.insert(sample), "{sample} stands there twice");
             }
         }
-        assert_eq!(families.len(), Counters::default().each().count() * 2 + 7);
+        assert_eq!(families.len(), Counters::default().each().count() * 2 + 8);
     }
 
     #[test]

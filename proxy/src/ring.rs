@@ -10,7 +10,7 @@ use std::{
     alloc::{Layout, alloc_zeroed},
     io,
     mem::ManuallyDrop,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU16, Ordering::Release},
 };
@@ -19,7 +19,6 @@ use io_uring::{
     IoUring, cqueue, opcode, squeue,
     types::{BufRingEntry, Fd},
 };
-use tokio::io::{Interest, unix::AsyncFd};
 
 /// Submissions that wait for the next system call; more of them make one at once.
 const SUBMISSIONS: u32 = 1024;
@@ -96,17 +95,6 @@ impl Ring {
             sending: ManuallyDrop::new(Vec::new()),
             free: Vec::new(),
         })
-    }
-
-    /// What tokio tells to be readable when there is something for [`Ring::next`].
-    ///
-    /// # Errors
-    /// If the process has no more descriptors, or the runtime cannot watch it.
-    pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        // SAFETY: open for as long as the io_uring is.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }.try_clone_to_owned()?;
-        // SAFETY: what is registered owns its descriptor, gives the same at every call, and is closed only after it is deregistered.
-        Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
     }
 
     /// Receives from a socket from the next [`Ring::submit`] on, until the end, an error, or [`Ring::stop_receiving`].
@@ -221,6 +209,14 @@ impl Ring {
     }
 }
 
+/// Readable whenever there is something for [`Ring::next`].
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open for as long as the io_uring is.
+        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: dropped here and nowhere else. The kernel may go on with what is under way after its file is closed, so that memory
@@ -274,10 +270,4 @@ impl Pool {
             AtomicU16::from_ptr(tail).store(self.tail, Release);
         }
     }
-}
-
-/// Looks at one file without waiting.
-pub(crate) fn poll_now(file: &mut libc::pollfd) {
-    // SAFETY: one entry, which is borrowed for the call.
-    unsafe { libc::poll(file, 1, 0) };
 }

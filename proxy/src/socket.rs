@@ -1,15 +1,15 @@
-//! TCP and unix stream sockets as one type, split into halves that different tasks hold.
+//! TCP and unix stream sockets as one type. None of them waits: what cannot be done at once says so.
 
 use std::{
-    io,
-    pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    io::{self, Read, Write},
+    net::{Shutdown, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
 };
 
-use tokio::{
-    io::{AsyncRead, Interest, ReadBuf},
-    net::{TcpStream, UnixStream, tcp, unix},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -19,86 +19,64 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// The same socket under this thread's runtime.
-    pub(crate) fn from_std(socket: StdSocket) -> io::Result<Self> {
-        Ok(match socket {
-            StdSocket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
-            StdSocket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
-        })
-    }
-
-    pub(crate) fn split(self) -> (Reader, Writer) {
+    /// Reads what is there, as much as fits.
+    #[inline]
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Reader::Tcp(reader), Writer::Tcp(writer))
-            }
-            Socket::Unix(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Reader::Unix(reader), Writer::Unix(writer))
-            }
+            Socket::Tcp(socket) => (&mut &*socket).read(buffer),
+            Socket::Unix(socket) => (&mut &*socket).read(buffer),
         }
     }
-}
 
-/// A socket on its way from one runtime to another.
-#[derive(Debug)]
-pub(crate) enum StdSocket {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-#[derive(Debug)]
-pub(crate) enum Reader {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-}
-
-impl Reader {
-    /// Reads what is there. `poll_read` rather than `try_read`: from a short read it learns that the socket is empty, which saves
-    /// the system call that would say so.
-    #[inline]
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        let polled = match self {
-            Reader::Tcp(reader) => Pin::new(reader).poll_read(cx, &mut buffer),
-            Reader::Unix(reader) => Pin::new(reader).poll_read(cx, &mut buffer),
-        };
-        polled.map_ok(|()| buffer.filled().len())
+    /// Reads what is there to the end of a buffer, as much as that has room for.
+    pub(crate) fn read_behind(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::read(self, rustix::buffer::spare_capacity(buffer))?)
     }
-}
 
-#[derive(Debug)]
-pub(crate) enum Writer {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
-}
-
-impl Writer {
-    /// Writes as much as fits without waiting.
+    /// Writes as much as fits.
     #[inline]
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Writer::Tcp(writer) => writer.try_write(bytes),
-            Writer::Unix(writer) => writer.try_write(bytes),
+            Socket::Tcp(socket) => (&mut &*socket).write(bytes),
+            Socket::Unix(socket) => (&mut &*socket).write(bytes),
+        }
+    }
+
+    /// Has reads and writes wait, or not, as a new socket's do not.
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => socket.set_nonblocking(nonblocking),
+            Socket::Unix(socket) => socket.set_nonblocking(nonblocking),
         }
     }
 
     /// Whether the other end has closed its sending side, whatever it sent before and nobody has read yet.
     pub(crate) fn is_ended(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let ready = match self {
-            Writer::Tcp(writer) => pin!(writer.as_ref().ready(Interest::READABLE)).poll(&mut cx),
-            Writer::Unix(writer) => pin!(writer.as_ref().ready(Interest::READABLE)).poll(&mut cx),
-        };
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+        #[cfg(target_os = "linux")]
+        let ended = PollFlags::RDHUP;
+        // Elsewhere only a connection that is closed both ways is known as such.
+        #[cfg(not(target_os = "linux"))]
+        let ended = PollFlags::empty();
+        let mut looked_at = [PollFd::new(self, ended)];
+        let looked = poll(&mut looked_at, Some(&Timespec::default()));
+        looked.is_ok() && looked_at[0].revents().intersects(ended | PollFlags::HUP | PollFlags::ERR)
     }
 
-    /// Whether it can be written to again.
-    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ends the connection, whoever else holds the socket open.
+    pub(crate) fn shut_down(&self) {
+        // It may have ended already.
+        let _ = match self {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Both),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Writer::Tcp(writer) => writer.as_ref().poll_write_ready(cx),
-            Writer::Unix(writer) => writer.as_ref().poll_write_ready(cx),
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
         }
     }
 }

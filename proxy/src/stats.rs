@@ -3,9 +3,16 @@
 //! A worker counts in plain integers of its own and copies them out at each tick, so that counting costs the hot path nothing and a
 //! reader is at most a tick behind.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use crate::audience::Audience;
+use crate::{
+    audience::Audience,
+    latency::{AllHistograms, Histograms},
+    monitors::Monitors,
+};
 
 /// Whether a number only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +35,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct Stats {
             $($name: AtomicU64,)*
+            /// How long its commands take.
+            pub(crate) histograms: Histograms,
         }
 
         impl Stats {
@@ -43,6 +52,14 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// What was counted since these; what stands for now stays.
+            fn since(mut self, before: &Counters) -> Counters {
+                $(if Kind::$kind == Kind::Counter {
+                    self.$name = self.$name.saturating_sub(before.$name);
+                })*
+                self
+            }
+
             /// Every counter, with what it counts.
             pub(crate) fn each(&self) -> impl Iterator<Item = Reading> {
                 [$(Reading { name: stringify!($name), help: $doc, kind: Kind::$kind, value: self.$name }),*].into_iter()
@@ -93,6 +110,8 @@ counters! {
     Gauge tracking_prefixes,
     #[doc = "Clients cut off because they left too much unread."]
     Counter cut_off_total,
+    #[doc = "Commands that took at least slowlog-log-slower-than."]
+    Counter slow_total,
     #[doc = "Node connections that stand now."]
     Gauge backends_up,
     #[doc = "Bytes read from clients."]
@@ -102,15 +121,23 @@ counters! {
 }
 
 /// All workers' counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AllStats {
     workers: Vec<std::sync::Arc<Stats>>,
     pub(crate) audience: Audience,
+    pub(crate) monitors: Monitors,
+    /// What CONFIG RESETSTAT found.
+    at_reset: Mutex<(Counters, AllHistograms)>,
 }
 
 impl AllStats {
     pub(crate) fn new(workers: usize) -> Self {
-        AllStats { workers: (0..workers).map(|_| Default::default()).collect(), audience: Audience::default() }
+        AllStats {
+            workers: (0..workers).map(|_| Default::default()).collect(),
+            audience: Audience::default(),
+            monitors: Monitors::new(workers),
+            at_reset: Mutex::default(),
+        }
     }
 
     pub(crate) fn of(&self, worker: usize) -> std::sync::Arc<Stats> {
@@ -131,5 +158,29 @@ impl AllStats {
         let mut sum = Counters::default();
         self.workers.iter().for_each(|stats| stats.add_to(&mut sum));
         sum
+    }
+
+    /// How long commands took, over all workers and since the start.
+    pub(crate) fn all_histograms(&self) -> AllHistograms {
+        AllHistograms::sum(self.workers.iter().map(|stats| &stats.histograms))
+    }
+
+    /// Has INFO and LATENCY HISTOGRAM count from now on.
+    pub(crate) fn reset(&self) {
+        *self.lock_reset() = (self.sum(), self.all_histograms());
+    }
+
+    /// What was counted since [`AllStats::reset`].
+    pub(crate) fn since_reset(&self) -> Counters {
+        self.sum().since(&self.lock_reset().0)
+    }
+
+    /// How long commands took since [`AllStats::reset`].
+    pub(crate) fn histograms(&self) -> AllHistograms {
+        self.all_histograms().since(&self.lock_reset().1)
+    }
+
+    fn lock_reset(&self) -> MutexGuard<'_, (Counters, AllHistograms)> {
+        self.at_reset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,15 +3,15 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use redis::{RedisError, aio::MultiplexedConnection};
+use redis::RedisError;
 use tokio::{
     sync::{mpsc, watch as signal},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use vrc_cluster::{
-    client::{MasterUrl, TopologyWatch, WatchOptions},
-    contract::{AGENT_BUS, AgentBusMessage, Epoch, Node, NodeMap},
+    client::{MasterConnection, MasterUrl, TopologyWatch, WatchOptions},
+    contract::{AGENT_BUS, AgentBusMessage, Epoch, Node, NodeMap, PROXIES_KEY, TELLERS},
     topology::{PlacementOptions, Topology},
 };
 
@@ -22,6 +22,8 @@ pub(crate) const SUSPICIONS_MAX: usize = 64;
 
 /// How long a node that was told of is not told of again: the coordinator looks at once, and once is enough.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// When it is told by those who leave it to others to do so at once, half as much more or less: a map that shows it down is here by then.
+const TELL_LATER: Duration = Duration::from_secs(1);
 /// Longest that telling may take.
 const TELL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -43,20 +45,30 @@ pub(crate) struct Watched {
 }
 
 /// Starts to follow a source.
-pub(crate) fn start(source: &Source, placement: &PlacementOptions, suspected: mpsc::Receiver<Suspicion>) -> Watched {
+pub(crate) fn start(
+    source: &Source,
+    placement: &PlacementOptions,
+    suspected: mpsc::Receiver<Suspicion>,
+    own_name: String,
+) -> Watched {
     match source {
         Source::Nodes(nodes) => fixed(nodes, placement, suspected),
-        Source::Master(master) => followed(master, placement, suspected),
+        Source::Master(master) => followed(master, placement, suspected, own_name),
     }
 }
 
 /// The topology that a master's node map gives.
-fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::Receiver<Suspicion>) -> Watched {
+fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::Receiver<Suspicion>, name: String) -> Watched {
     let options = WatchOptions { placement: placement.clone(), ..WatchOptions::default() };
     let watch = Arc::new(TopologyWatch::start(master.clone(), options));
     let (topology, changes) = (watch.shared(), watch.changes());
-    let reporter =
-        Reporter { master: master.clone(), name: format!("proxy of process {}", std::process::id()), told: HashMap::new() };
+    let reporter = Reporter {
+        connection: MasterConnection::new(master.clone(), TELL_TIMEOUT),
+        name,
+        topology: topology.clone(),
+        told: HashMap::new(),
+        later: Vec::new(),
+    };
     let kept = watch.clone();
     let task = tokio::spawn(async move {
         reporter.run(suspected).await;
@@ -67,44 +79,93 @@ fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::R
 
 /// Tells the coordinator of nodes that could not be used.
 struct Reporter {
-    master: MasterUrl,
+    connection: MasterConnection,
     name: String,
+    topology: Arc<ArcSwap<Topology>>,
     /// When each node was last told of.
     told: HashMap<Arc<str>, Instant>,
+    /// What is told then, unless the map shows the node down by that time.
+    later: Vec<(Instant, Suspicion)>,
 }
 
 impl Reporter {
     async fn run(mut self, mut suspected: mpsc::Receiver<Suspicion>) {
-        let mut connection = None;
-        while let Some(suspicion) = suspected.recv().await {
-            if self.told.get(&suspicion.node).is_some_and(|told| told.elapsed() < TELL_AGAIN_AFTER) {
-                continue;
-            }
-            tracing::warn!(node = %suspicion.node, "cannot be used: {}", suspicion.reason);
-            self.told.insert(suspicion.node.clone(), Instant::now());
-            if let Err(error) = timeout(TELL_TIMEOUT, self.tell(&mut connection, &suspicion))
-                .await
-                .unwrap_or_else(|_| Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))))
-            {
-                tracing::debug!("the coordinator could not be told: {error}");
-                connection = None;
+        loop {
+            let next = self.later.iter().map(|(at, _)| *at).min();
+            tokio::select! {
+                suspicion = suspected.recv() => match suspicion {
+                    Some(suspicion) => self.hear(suspicion).await,
+                    None => return,
+                },
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.tell_what_is_due().await,
             }
         }
     }
 
-    async fn tell(&self, connection: &mut Option<MultiplexedConnection>, suspicion: &Suspicion) -> redis::RedisResult<()> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(self.master.client()?.get_multiplexed_async_connection().await?),
-        };
+    async fn hear(&mut self, suspicion: Suspicion) {
+        let Suspicion { node, reason } = &suspicion;
+        if self.told.get(node).is_some_and(|told| told.elapsed() < TELL_AGAIN_AFTER)
+            || self.later.iter().any(|(_, later)| later.node == *node)
+        {
+            return;
+        }
+        tracing::warn!(%node, "cannot be used: {reason}");
+        match bounded(self.proxies()).await {
+            Ok(proxies) if !tells_at_once(proxies, rand::random()) => {
+                self.later.push((Instant::now() + TELL_LATER.mul_f64(rand::random_range(0.5..=1.5)), suspicion));
+            }
+            Ok(_) => self.tell(&suspicion).await,
+            Err(_) => {
+                self.connection.give_up();
+                self.tell(&suspicion).await;
+            }
+        }
+    }
+
+    async fn tell_what_is_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.later.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, suspicion) in due {
+            let topology = self.topology.load_full();
+            if topology.index_of(&suspicion.node).is_some_and(|index| topology.nodes()[usize::from(index)].up) {
+                self.tell(&suspicion).await;
+            }
+        }
+    }
+
+    /// How many proxies there are.
+    async fn proxies(&mut self) -> redis::RedisResult<u64> {
+        redis::cmd("HLEN").arg(PROXIES_KEY).query_async(self.connection.get().await?).await
+    }
+
+    async fn tell(&mut self, suspicion: &Suspicion) {
+        self.told.insert(suspicion.node.clone(), Instant::now());
+        if let Err(error) = bounded(self.try_tell(suspicion)).await {
+            tracing::debug!("the coordinator could not be told: {error}");
+            self.connection.give_up();
+        }
+    }
+
+    async fn try_tell(&mut self, suspicion: &Suspicion) -> redis::RedisResult<()> {
         let message = AgentBusMessage::NodeSuspect {
             name: suspicion.node.to_string(),
             reporter: self.name.clone(),
             reason: suspicion.reason.clone(),
         };
         let text = serde_json::to_string(&message).expect("a message of strings");
-        redis::cmd("PUBLISH").arg(AGENT_BUS).arg(text).exec_async(connection).await
+        redis::cmd("PUBLISH").arg(AGENT_BUS).arg(text).exec_async(self.connection.get().await?).await
     }
+}
+
+async fn bounded<T>(work: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
+    let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    timeout(TELL_TIMEOUT, work).await.map_err(late)?
+}
+
+/// Whether one of so many tells of a node at once. The coordinator looks when it is told once, and it need not hear a thousand; but
+/// where it sees nothing itself, one has to tell it. `chance` is drawn from 0 to 1.
+fn tells_at_once(proxies: u64, chance: f64) -> bool {
+    chance * proxies as f64 <= TELLERS as f64
 }
 
 /// A topology that never changes.
@@ -134,5 +195,63 @@ fn known(node: &FixedNode) -> Node {
         version: None,
         upkeep: Default::default(),
         other: Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use vrc_agent::spawn::{RedisProcess, SpawnOptions};
+    use vrc_cluster::contract::Endpoint;
+
+    use super::*;
+
+    #[test]
+    fn of_few_proxies_all_tell_at_once_and_of_many_about_as_many() {
+        assert!((0..=TELLERS).all(|proxies| tells_at_once(proxies, 1.0)));
+        for proxies in [100, 1_000, 10_000] {
+            let tellers = (0..proxies).filter(|number| tells_at_once(proxies, (*number as f64 + 0.5) / proxies as f64)).count();
+            assert_eq!(tellers as u64, TELLERS);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_left_to_others_is_told_later_if_the_map_still_shows_it_up() {
+        let master = RedisProcess::start(&SpawnOptions::default()).await.unwrap();
+        let url = MasterUrl::new(master.host(), master.port()).unwrap();
+        let client = url.client().await.unwrap();
+        let mut heard = client.get_async_pubsub().await.unwrap();
+        heard.subscribe(AGENT_BUS).await.unwrap();
+        let mut commands = client.get_multiplexed_async_connection().await.unwrap();
+        // So many that the chance to be among those who tell at once is next to nothing.
+        for some in 0..40 {
+            let mut fleet = redis::cmd("HSET");
+            fleet.arg(PROXIES_KEY);
+            (0..5_000).for_each(|number| _ = fleet.arg(some * 5_000 + number).arg(""));
+            fleet.exec_async(&mut commands).await.unwrap();
+        }
+
+        let node = |name: &str| FixedNode { name: name.to_owned(), endpoint: Endpoint::new(name, 1), weight: 1.0 };
+        let mut map: NodeMap = ["a", "b", "c"].map(|name| (name.to_owned(), known(&node(name)))).into();
+        map.get_mut("a").unwrap().up = false;
+        let topology = Topology::build(&map, 1, &PlacementOptions::default(), 0);
+        let mut reporter = Reporter {
+            connection: MasterConnection::new(url, TELL_TIMEOUT),
+            name: "proxy".to_owned(),
+            topology: Arc::new(ArcSwap::from_pointee(topology)),
+            told: HashMap::new(),
+            later: Vec::new(),
+        };
+        let suspicion = |name: &str| Suspicion { node: name.into(), reason: "lost".to_owned() };
+        for name in ["a", "b", "b"] {
+            reporter.hear(suspicion(name)).await;
+        }
+        assert_eq!(reporter.later.len(), 2, "each once");
+        reporter.later.iter_mut().for_each(|(at, _)| *at = Instant::now());
+        reporter.tell_what_is_due().await;
+        redis::cmd("DEL").arg(PROXIES_KEY).exec_async(&mut commands).await.unwrap();
+        reporter.hear(suspicion("c")).await;
+        let told: Vec<String> = heard.on_message().take(2).map(|message| message.get_payload().unwrap()).collect().await;
+        assert!(told[0].contains(r#""name":"b""#) && told[1].contains(r#""name":"c""#), "{told:?}");
     }
 }

@@ -1,21 +1,30 @@
 //! `vrc agent`.
 
-use std::{num::NonZeroUsize, str::FromStr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, str::FromStr, time::Duration};
 
 use clap::{ArgMatches, Error, FromArgMatches, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource};
 use redis::ConnectionAddr;
-use vrc_agent::{Config, FleetConfig, NodeTarget};
-use vrc_cluster::client::MasterUrl;
+use serde_json::json;
+use vrc_agent::{Config, FleetConfig, Health, NodeHealth, NodeTarget};
+use vrc_cluster::client::{MasterUrl, RedisUrl};
 
 use crate::{
-    args::{Choice, ServerArgs, choose, parse_memory, parse_time, parse_weight, url_of},
+    admin,
+    args::{Choice, ServerArgs, choose, parse_admin, parse_memory, parse_time, parse_weight, url_of},
     log::Log,
     shutdown::Shutdown,
 };
 
 /// Arguments of `vrc agent`, checked.
 #[derive(Debug)]
-pub(crate) enum Args {
+pub(crate) struct Args {
+    task: Task,
+    /// Where to serve health.
+    admin: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+enum Task {
     /// Register a server that runs.
     Watch(Box<Config>),
     /// Start servers and register them.
@@ -35,7 +44,7 @@ struct Raw {
 
     /// The redis to register, instead of -h and -p: redis[s]://[user:password@]host:port
     #[arg(long, value_name = "URL", env = "VRC_NODE", hide_env_values = true)]
-    node: Option<MasterUrl>,
+    node: Option<RedisUrl>,
 
     /// Share of the keys relative to the other nodes, from 0.01 to 100
     #[arg(short = 'w', long, value_name = "WEIGHT", env = "VRC_WEIGHT", value_parser = parse_weight, default_value = "1")]
@@ -49,7 +58,8 @@ struct Raw {
     #[arg(short = 'P', long, value_name = "PORT", env = "VRC_MASTER_PORT", default_value_t = 6379)]
     master_port: u16,
 
-    /// The master, instead of -H and -P: redis[s]://[user:password@]host:port[/db]
+    /// The master, instead of -H and -P: redis[s]://[user:password@]host:port[/db], or
+    /// redis-sentinel://[user:password@]sentinel:port,sentinel:port/name[?db=N]
     #[arg(long, value_name = "URL", env = "VRC_MASTER", hide_env_values = true)]
     master: Option<MasterUrl>,
 
@@ -92,6 +102,10 @@ struct Raw {
     /// When keys have got new homes: how many keys a second are looked at to purge those
     #[arg(long, value_name = "KEYS", env = "VRC_PURGE_RATE", default_value_t = 20_000)]
     purge_rate: u32,
+
+    /// Where to serve /health over HTTP: well is an agent whose nodes answer and have been announced to the master
+    #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
+    admin: Option<SocketAddr>,
 
     /// How often the node is announced
     #[arg(long, value_name = "TIME", env = "VRC_ANNOUNCE_INTERVAL", value_parser = parse_time, default_value = "5s")]
@@ -156,7 +170,7 @@ impl FromArgMatches for Args {
                     return Err(invalid(format!("--{flag} says how to start a server, which is done with --spawn only")));
                 }
             }
-            return Ok(Args::Watch(Box::new(config)));
+            return Ok(Args { task: Task::Watch(Box::new(config)), admin: raw.admin });
         };
         if config.node.tls || config.node.username.is_some() {
             return Err(invalid("servers started here have no TLS and no users: --node cannot ask for them with --spawn".into()));
@@ -169,7 +183,8 @@ impl FromArgMatches for Args {
             SpawnCount::Cores => None,
             SpawnCount::These(count) => Some(count),
         };
-        Ok(Args::Spawn(Box::new(FleetConfig { agent: config, spawn: options, count })))
+        let fleet = FleetConfig { agent: config, spawn: options, count };
+        Ok(Args { task: Task::Spawn(Box::new(fleet)), admin: raw.admin })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -192,7 +207,7 @@ fn invalid(text: String) -> Error {
     Error::raw(ErrorKind::ValueValidation, text)
 }
 
-fn target(url: &MasterUrl) -> Result<NodeTarget, Error> {
+fn target(url: &RedisUrl) -> Result<NodeTarget, Error> {
     let client = url.client().map_err(|error| invalid(error.to_string()))?;
     let info = client.get_connection_info();
     let redis = info.redis_settings();
@@ -208,16 +223,29 @@ fn target(url: &MasterUrl) -> Result<NodeTarget, Error> {
 /// Keeps nodes registered until the program is to stop.
 pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
     log.begin("info");
-    match args {
-        Args::Watch(config) => {
+    let health = Health::default();
+    let shown = health.clone();
+    let _admin = admin::serve(args.admin, shutdown.token(), move || show(&shown.nodes())).await?;
+    match args.task {
+        Task::Watch(config) => {
             tracing::info!(node = config.node_name(), redis = %config.node, master = %config.master, "agent started");
-            vrc_agent::run(*config, shutdown.token()).await?;
+            vrc_agent::run(*config, health, shutdown.token()).await?;
         }
         // What happens to the servers is in the log already.
-        Args::Spawn(fleet) => vrc_agent::run_fleet(*fleet, shutdown.token(), drop).await?,
+        Task::Spawn(fleet) => vrc_agent::run_fleet(*fleet, health, shutdown.token(), drop).await?,
     }
     tracing::info!("agent stopped");
     Ok(())
+}
+
+/// Well is an agent all of whose nodes are.
+fn show(nodes: &[NodeHealth]) -> admin::Health {
+    let is_healthy = !nodes.is_empty() && nodes.iter().all(|node| node.healthy);
+    let mut body = json!({ "healthy": is_healthy, "nodes": nodes });
+    if nodes.is_empty() {
+        body["reason"] = "no node has been started yet".into();
+    }
+    admin::Health { is_healthy, body }
 }
 
 #[cfg(test)]
@@ -233,13 +261,13 @@ mod tests {
         args: Args,
     }
 
-    fn parse(line: &str) -> Result<Args, Error> {
-        Program::try_parse_from(line.split(' ')).map(|program| program.args)
+    fn parse(line: &str) -> Result<Task, Error> {
+        Program::try_parse_from(line.split(' ')).map(|program| program.args.task)
     }
 
     #[test]
     fn the_old_flags() {
-        let Args::Watch(config) = parse("agent -h 10.0.0.1 -p 7303 -w 3 -H 10.0.0.9 -P 7000").unwrap() else { panic!() };
+        let Task::Watch(config) = parse("agent -h 10.0.0.1 -p 7303 -w 3 -H 10.0.0.9 -P 7000").unwrap() else { panic!() };
         assert_eq!((config.node_name().as_str(), config.weight), ("10.0.0.1:7303", 3.0));
         assert_eq!(config.master.to_string(), "redis://10.0.0.9:7000");
     }
@@ -247,7 +275,7 @@ mod tests {
     #[test]
     fn urls() {
         let line = "agent --node rediss://ops:secret@10.0.0.1:7303 --master redis://:pw@m:7000/2";
-        let Args::Watch(config) = parse(line).unwrap() else { panic!() };
+        let Task::Watch(config) = parse(line).unwrap() else { panic!() };
         let node = NodeTarget {
             username: Some("ops".into()),
             password: Some("secret".into()),
@@ -260,9 +288,9 @@ mod tests {
 
     #[test]
     fn spawning() {
-        let Args::Spawn(fleet) = parse("agent --spawn -H m").unwrap() else { panic!() };
+        let Task::Spawn(fleet) = parse("agent --spawn -H m").unwrap() else { panic!() };
         assert_eq!((fleet.count, fleet.spawn.port, fleet.spawn.bind.as_str()), (None, None, "127.0.0.1"));
-        let Args::Spawn(fleet) = parse("agent --spawn 3 -h 10.0.0.1 -p 7401 --maxmemory 64mb").unwrap() else { panic!() };
+        let Task::Spawn(fleet) = parse("agent --spawn 3 -h 10.0.0.1 -p 7401 --maxmemory 64mb").unwrap() else { panic!() };
         assert_eq!((fleet.count, fleet.spawn.port), (NonZeroUsize::new(3), Some(7401)));
         assert_eq!((fleet.spawn.bind.as_str(), fleet.spawn.maxmemory.as_deref()), ("10.0.0.1", Some("64mb")));
     }

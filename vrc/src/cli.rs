@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::{agent, coordinator, log::Filter, moves, proxy, status, up, where_key};
+use crate::{agent, coordinator, health, log::Filter, moves, proxy, status, up, where_key};
 
 /// Volatile Redis Cluster: many plain redis servers behind one address.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Proxy(Box<proxy::Args>),
     /// Show who is in and how each node does
     Status(Box<status::Args>),
+    /// Ask a proxy, agent or coordinator that runs with --admin whether it does what it is there for: exit status 0 if so, 1 if not
+    Health(Box<health::Args>),
     /// Show which node holds a key
     Where(Box<where_key::Args>),
     /// Have the other nodes hold a node's keys, so that it can be worked on; no client notices

@@ -1,13 +1,15 @@
 //! `vrc coordinator`.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::builder::BoolishValueParser;
+use serde_json::json;
 use vrc_cluster::topology::PlacementKind;
-use vrc_coordinator::Config;
+use vrc_coordinator::{Config, Coordinator, Status};
 
 use crate::{
-    args::{MasterArgs, parse_time},
+    admin::{self, Health},
+    args::{MasterArgs, parse_admin, parse_time},
     log::Log,
     shutdown::Shutdown,
 };
@@ -26,6 +28,15 @@ pub(crate) struct Args {
     /// Let the master's own redis serve as a node too; when it joins, all it holds but the cluster's own keys is flushed
     #[arg(long, env = "VRC_ALLOW_MASTER", value_parser = BoolishValueParser::new())]
     allow_master: bool,
+
+    /// Where to serve /health over HTTP: well is who leads or stands by, which takes a master that answers
+    #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
+    admin: Option<SocketAddr>,
+
+    /// Never send whole node maps on the channel of the Node.js clients. Without this it is done for as long as somebody listens
+    /// there; no program of this system needs to
+    #[arg(long, env = "VRC_NO_LEGACY_BUS", value_parser = BoolishValueParser::new())]
+    no_legacy_bus: bool,
 
     /// Pause between two PINGs to a node
     #[arg(long, value_name = "TIME", env = "VRC_PING_INTERVAL", value_parser = parse_time, default_value = "1s")]
@@ -54,6 +65,10 @@ pub(crate) struct Args {
     /// How often the leader says that it leads; at most half of --lease
     #[arg(long, value_name = "TIME", env = "VRC_LEASE_INTERVAL", value_parser = parse_time, default_value = "500ms")]
     lease_interval: Duration,
+
+    /// Where the master has lost the node map: how long one that does not remember it lets others lead first; 0s if it is the only one
+    #[arg(long, value_name = "TIME", env = "VRC_YIELD", value_parser = parse_time, default_value = "2s")]
+    r#yield: Duration,
 
     /// How long a request to the master may take
     #[arg(long, value_name = "TIME", env = "VRC_MASTER_TIMEOUT", value_parser = parse_time, default_value = "1s")]
@@ -98,12 +113,14 @@ impl Args {
             master: self.master.url,
             allow_master: self.allow_master,
             guest_databases: self.placement == PlacementKind::Slots,
+            legacy_bus: !self.no_legacy_bus,
             ping_interval: self.ping_interval,
             ping_timeout: self.ping_timeout,
             agent_timeout: self.agent_timeout,
             forget_after: self.forget_after,
             lease: self.lease,
             lease_interval: self.lease_interval,
+            yields: self.r#yield,
             recheck: self.recheck,
             master_timeout: self.master_timeout,
             join_flush_timeout: self.join_flush_timeout,
@@ -121,11 +138,32 @@ impl Args {
 /// Coordinates until the program is to stop.
 pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
     log.begin("info");
+    let admin = args.admin;
     let config = args.config();
     tracing::info!(master = %config.master, "coordinator started");
-    vrc_coordinator::run(config, shutdown.token()).await?;
+    let coordinator = Coordinator::start(&config, shutdown.token())?;
+    let status = coordinator.status();
+    let _admin = admin::serve(admin, shutdown.token(), move || health(&status.borrow())).await?;
+    coordinator.finished().await?;
     tracing::info!("coordinator stopped");
     Ok(())
+}
+
+fn health(status: &Status) -> Health {
+    let mut body = json!({
+        "healthy": status.master_up,
+        "leading": status.leading,
+        "epoch": status.epoch,
+    });
+    if status.leading {
+        // A standby's nodes are not up to date.
+        body["nodes_known"] = status.nodes.len().into();
+        body["nodes_up"] = status.published_up().into();
+    }
+    if !status.master_up {
+        body["reason"] = "the master does not answer".into();
+    }
+    Health { is_healthy: status.master_up, body }
 }
 
 #[cfg(test)]

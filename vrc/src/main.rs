@@ -1,10 +1,12 @@
 //! `vrc`: the one program of Volatile Redis Cluster. This crate turns arguments into the configurations of the libraries, runs
 //! them, and shows to people what they do; it decides nothing about keys or nodes.
 
+mod admin;
 mod agent;
 mod args;
 mod cli;
 mod coordinator;
+mod health;
 mod log;
 mod moves;
 mod node_map;
@@ -63,6 +65,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             Command::Agent(args) => agent::run(*args, &log, &shutdown).await,
             Command::Proxy(args) => proxy::run(*args, &log, &shutdown).await,
             Command::Status(args) => status::run(*args, &log).await,
+            Command::Health(args) => health::run(*args, &log).await,
             Command::Where(args) => where_key::run(*args, &log).await,
             Command::Drain(args) => moves::drain(*args, &log).await,
             Command::Undrain(args) => moves::undrain(*args, &log).await,

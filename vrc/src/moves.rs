@@ -7,12 +7,15 @@ use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use futures_util::{Stream, StreamExt};
 use redis::{Msg, aio::MultiplexedConnection};
-use vrc_cluster::contract::{AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, Epoch, Wish, WishAnswer};
+use vrc_cluster::{
+    client::connect,
+    contract::{AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, Epoch, Wish, WishAnswer},
+};
 
 use crate::{
     args::{MasterArgs, parse_time, parse_weight},
     log::Log,
-    node_map::{Snapshot, connect, within},
+    node_map::{Snapshot, within},
     output,
 };
 
@@ -105,7 +108,7 @@ async fn carry_out(args: NodeArgs, wish: Wish, log: &Log) -> anyhow::Result<()> 
     let name = named(&snapshot, &args.node, wish)?;
     let cannot = || format!("cannot speak to the coordinator through the master {master}");
     let id = format!("{:016x}", rand::random::<u64>());
-    let client = master.client()?;
+    let client = master.client().await.with_context(cannot)?;
     let mut answers = within(MASTER_TIMEOUT, async {
         let mut pubsub = client.get_async_pubsub().await?;
         pubsub.subscribe(format!("{ANSWER_BUS_PREFIX}{id}")).await?;

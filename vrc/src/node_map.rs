@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::Context;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::RedisResult;
 use vrc_cluster::{
-    client::MasterUrl,
-    contract::{EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, Node, NodeMap, PROXIES_KEY, PURGE_KEY, PURGED_KEY, PurgeProgress},
+    client::{MasterUrl, connect},
+    contract::{
+        EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PROXIES_KEY, PURGE_KEY, PURGED_KEY,
+        PurgeProgress,
+    },
 };
 
 /// What stands in the master.
@@ -25,39 +28,45 @@ pub(crate) struct Snapshot {
     pub(crate) orders: BTreeMap<String, Epoch>,
     /// How far nodes have come with that.
     pub(crate) purges: BTreeMap<String, PurgeProgress>,
+    /// What the leader has to tell of nodes.
+    pub(crate) notes: Notes,
     /// How many proxies confirm maps.
     pub(crate) proxies: usize,
 }
 
 /// The keys that a snapshot is made of, as they are read.
-type Read = (Vec<(String, String)>, Option<Epoch>, Option<String>, BTreeMap<String, Epoch>, BTreeMap<String, String>, usize);
+type Read = (
+    Vec<(String, String)>,
+    Option<Epoch>,
+    Option<String>,
+    BTreeMap<String, Epoch>,
+    BTreeMap<String, String>,
+    usize,
+    Option<String>,
+);
 
 impl Snapshot {
     /// Reads it.
     pub(crate) async fn read(master: &MasterUrl, limit: Duration) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot read the node map from the master {master}");
+        let client = master.client().await.with_context(cannot)?;
         let work = async {
-            let mut connection = connect(&master.client()?, limit).await?;
+            let mut connection = connect(&client, limit).await?;
             let mut pipe = redis::pipe();
             pipe.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(LEASE_KEY);
-            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY);
+            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY).get(NOTES_KEY);
             pipe.query_async::<Read>(&mut connection).await
         };
-        let read = within(limit, work).await.with_context(|| format!("cannot read the node map from the master {master}"));
-        let (fields, epoch, leader, orders, purges, proxies) = read?;
+        let (fields, epoch, leader, orders, purges, proxies, notes) = within(limit, work).await.with_context(cannot)?;
         let nodes = fields.into_iter().map(|(name, text)| match serde_json::from_str::<Node>(&text) {
             Ok(node) => Ok((name, node)),
             Err(error) => Err(error).with_context(|| format!("the node map in {master} is damaged at node {name:?}")),
         });
         // What cannot be read is of no use, and of no harm.
         let purges = purges.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str(&text).ok()?))).collect();
-        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader, orders, purges, proxies })
+        let notes = notes.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader, orders, purges, notes, proxies })
     }
-}
-
-/// Opens a connection.
-pub(crate) async fn connect(client: &Client, limit: Duration) -> RedisResult<redis::aio::MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
-    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// `work`, or an error when it has taken too long.

@@ -7,7 +7,7 @@ use vrc_cluster::client::MasterUrl;
 use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source};
 
 use crate::{
-    args::{Choice, PlacementArgs, choose, parse_time},
+    args::{Choice, PlacementArgs, choose, parse_admin, parse_time},
     log::Log,
     shutdown::Shutdown,
 };
@@ -22,7 +22,8 @@ pub(crate) struct Args(Config);
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 struct Raw {
-    /// Follow the node map in this master: redis[s]://[user:password@]host:port[/db]
+    /// Follow the node map in this master: redis[s]://[user:password@]host:port[/db], or
+    /// redis-sentinel://[user:password@]sentinel:port,sentinel:port/name[?db=N]
     #[arg(long, value_name = "URL", env = "VRC_MASTER", hide_env_values = true)]
     master: Option<MasterUrl>,
 
@@ -58,6 +59,18 @@ struct Raw {
     #[arg(long, env = "VRC_ALLOW_NODE_CONFIG")]
     allow_node_config: bool,
 
+    /// Commands that take at least so many microseconds get into the proxy's slow log (SLOWLOG); 0: all, -1: none
+    #[arg(long, value_name = "US", env = "VRC_SLOWLOG_LOG_SLOWER_THAN", default_value = "10000", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    slowlog_log_slower_than: i64,
+
+    /// How many commands the slow log keeps
+    #[arg(long, value_name = "N", env = "VRC_SLOWLOG_MAX_LEN", default_value = "128", value_parser = clap::value_parser!(u32).range(..=100_000))]
+    slowlog_max_len: u32,
+
+    /// Count how long each command takes, for LATENCY HISTOGRAM and /metrics; costs a little CPU a command
+    #[arg(long, env = "VRC_LATENCY_TRACKING")]
+    latency_tracking: bool,
+
     /// Move bytes through an io_uring rather than by epoll: less CPU a request. Needs Linux 6.1, and a kernel that allows it
     #[arg(long, env = "VRC_IO_URING")]
     io_uring: bool,
@@ -69,14 +82,6 @@ struct Raw {
     /// Where to serve /metrics (for Prometheus), /health and /topology over HTTP. Whoever reaches it may look
     #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
     admin: Option<SocketAddr>,
-}
-
-/// Spelled as in --listen, but HTTP is served over TCP only.
-fn parse_admin(text: &str) -> Result<SocketAddr, String> {
-    match text.parse() {
-        Ok(ListenAddr::Tcp(address)) => Ok(address),
-        _ => Err(format!("{text:?} is not an address to serve HTTP on (IP:PORT, or :PORT)")),
-    }
 }
 
 impl FromArgMatches for Args {
@@ -99,6 +104,9 @@ impl FromArgMatches for Args {
             timeout: raw.timeout,
             password: raw.password,
             allow_node_config: raw.allow_node_config,
+            slowlog_slower_than_us: raw.slowlog_log_slower_than,
+            slowlog_max: raw.slowlog_max_len as usize,
+            latency_tracking: raw.latency_tracking,
             io_uring: raw.io_uring,
             clients_max: raw.maxclients.get(),
             admin: raw.admin,
@@ -160,7 +168,7 @@ mod tests {
     #[test]
     fn a_master() {
         let config = parse("proxy --master redis://m:7000 --listen :7379 --listen unix:/run/vrc.sock --workers 3").unwrap();
-        assert!(matches!(&config.source, Source::Master(url) if url.port() == 7000));
+        assert!(matches!(&config.source, Source::Master(url) if url.to_string() == "redis://m:7000"));
         assert_eq!(config.listen, [":7379".parse().unwrap(), ListenAddr::Unix("/run/vrc.sock".into())]);
         assert_eq!((config.workers, config.placement.guest_databases), (3, true));
         assert!(!parse("proxy --master m --placement legacy").unwrap().placement.guest_databases);

@@ -1,7 +1,7 @@
 //! `vrc status`: who is in, and how each node does.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::{self, Display},
     sync::Arc,
     time::Duration,
@@ -10,8 +10,8 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 use vrc_cluster::{
-    client::node_client,
-    contract::{CLIENT_DATABASES, Endpoint, Epoch, Node, PurgeProgress},
+    client::{connect, node_client},
+    contract::{CLIENT_DATABASES, Endpoint, Epoch, Node, NodeNote, Notes, PurgeProgress, Trouble},
     topology::Topology,
 };
 
@@ -53,6 +53,8 @@ struct Report {
     proxies: usize,
     nodes_up: usize,
     nodes: Vec<NodeReport>,
+    /// What the leader has to tell of nodes that are not in the map.
+    others: Notes,
 }
 
 /// What is known of a node.
@@ -76,6 +78,54 @@ struct NodeReport {
     vitals: Option<Vitals>,
     /// Why it could not be asked.
     unreachable: Option<String>,
+    /// What the leading coordinator has to tell of it.
+    #[serde(flatten)]
+    note: Note,
+}
+
+/// What the leading coordinator has to tell of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct Note {
+    /// Its agent says that it is up, and the coordinator cannot use it.
+    unreachable_from_coordinator: Option<Trouble>,
+    /// Proxies that cannot use it, though the coordinator can.
+    unreachable_from: BTreeMap<String, Trouble>,
+    /// It went down too often of late, and may not be up again before then, in ms since the Unix epoch.
+    held_back_until_ms: Option<u64>,
+    /// How often that was.
+    held_back_after: Option<u32>,
+}
+
+impl Note {
+    fn of(note: NodeNote) -> Self {
+        Note {
+            unreachable_from_coordinator: note.unreachable,
+            unreachable_from: note.unreachable_from,
+            held_back_until_ms: note.held_back_until,
+            held_back_after: note.times,
+        }
+    }
+
+    /// In words; several, if there is so much to say.
+    fn words(&self, now_ms: u64) -> Vec<String> {
+        let ago = |ms: u64| age(Duration::from_millis(now_ms.saturating_sub(ms)));
+        let mut words = Vec::new();
+        if let (Some(until_ms), Some(times)) = (self.held_back_until_ms, self.held_back_after) {
+            let left = age(Duration::from_millis(until_ms.saturating_sub(now_ms)));
+            words.push(format!("held back for {left} more: it went down {times} times"));
+        }
+        if let Some(Trouble { since, reason }) = &self.unreachable_from_coordinator {
+            words.push(format!(
+                "unreachable from the coordinator since {}, though its agent says it is up: {reason}",
+                ago(*since)
+            ));
+        }
+        let proxies = self.unreachable_from.iter();
+        words.extend(
+            proxies.map(|(proxy, trouble)| format!("unreachable from {proxy} since {}: {}", ago(trouble.since), trouble.reason)),
+        );
+        words
+    }
 }
 
 /// Why a node is down on purpose.
@@ -143,7 +193,8 @@ struct Vitals {
 /// Prints the report.
 pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
     log.begin("warn");
-    let snapshot = Snapshot::read(&args.master.url, args.timeout).await?;
+    let mut snapshot = Snapshot::read(&args.master.url, args.timeout).await?;
+    let mut notes = std::mem::take(&mut snapshot.notes);
     let topology = Topology::build(&snapshot.map, snapshot.epoch.unwrap_or(0), &args.placement.options(true), now_ms());
     let shares: HashMap<&str, f64> =
         topology.nodes().iter().zip(topology.shares()).map(|(node, share)| (&*node.name, share)).collect();
@@ -155,6 +206,7 @@ pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
             let share = shares.get(name.as_str()).copied().unwrap_or(0.0);
             let mut report = report(name, node, share, answers.remove(name).unwrap_or_else(|| Err("not asked".to_owned())));
             report.purge = Purge::of(&snapshot, name);
+            report.note = notes.remove(name).map(Note::of).unwrap_or_default();
             report
         })
         .collect();
@@ -165,6 +217,7 @@ pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
         proxies: snapshot.proxies,
         nodes_up: nodes.iter().filter(|node| node.up).count(),
         nodes,
+        others: notes,
     };
     if args.json {
         return output::json(&report);
@@ -195,6 +248,7 @@ fn report(name: &str, node: &Node, share: f64, answer: Result<Vitals, String>) -
         purge: None,
         vitals,
         unreachable,
+        note: Note::default(),
     }
 }
 
@@ -214,7 +268,7 @@ async fn ask_all(snapshot: &Snapshot, limit: Duration) -> HashMap<String, Result
 
 async fn ask(endpoint: &Endpoint, limit: Duration) -> Result<Vitals, String> {
     let work = async {
-        let mut connection = node_map::connect(&node_client(endpoint, 0)?, limit).await?;
+        let mut connection = connect(&node_client(endpoint, 0)?, limit).await?;
         redis::cmd("INFO").query_async::<String>(&mut connection).await
     };
     node_map::within(limit, work).await.map(|info| vitals(&info)).map_err(|error| words(&error))
@@ -254,9 +308,16 @@ fn show(report: &Report) {
     output::line(format_args!("master  {}\nleader  {leader}\nepoch   {epoch}", report.master));
     output::line(format_args!("nodes   {}, {} up", report.nodes.len(), report.nodes_up));
     output::line(format_args!("proxies {}", report.proxies));
-    if report.nodes.is_empty() {
-        return;
+    if !report.nodes.is_empty() {
+        output::line(format_args!("\n{}", table(&report.nodes)));
     }
+    let now_ms = now_ms();
+    for (name, note) in &report.others {
+        output::line(format_args!("not in the map: {name}, {}", Note::of(note.clone()).words(now_ms).join("; ")));
+    }
+}
+
+fn table(nodes: &[NodeReport]) -> Table {
     let mut table = Table::new([
         ("NODE", Align::Left),
         ("ADDRESS", Align::Left),
@@ -270,9 +331,9 @@ fn show(report: &Report) {
         ("OPS/S", Align::Right),
         ("", Align::Left),
     ]);
-    let has_guests = report.nodes.iter().any(|node| node.vitals.as_ref().is_some_and(|vitals| vitals.guest_keys > 0));
+    let has_guests = nodes.iter().any(|node| node.vitals.as_ref().is_some_and(|vitals| vitals.guest_keys > 0));
     let now_ms = now_ms();
-    for node in &report.nodes {
+    for node in nodes {
         let of_vitals = |show: &dyn Fn(&Vitals) -> String| node.vitals.as_ref().map_or("-".to_owned(), show);
         let since = match (node.since_ms, &node.vitals) {
             (Some(since_ms), _) => age(Duration::from_millis(now_ms.saturating_sub(since_ms))),
@@ -298,14 +359,17 @@ fn show(report: &Report) {
             if has_guests { of_vitals(&|vitals| vitals.guest_keys.to_string()) } else { String::new() },
             of_vitals(&|vitals| bytes(vitals.memory_bytes)),
             of_vitals(&|vitals| vitals.ops_per_s.to_string()),
-            match (&node.unreachable, &node.purge) {
-                (Some(reason), _) => format!("unreachable: {reason}"),
-                (None, Some(purge)) => purge.to_string(),
-                (None, None) => String::new(),
-            },
+            remarks(node, now_ms),
         ]);
     }
-    output::line(format_args!("\n{table}"));
+    table
+}
+
+fn remarks(node: &NodeReport, now_ms: u64) -> String {
+    let mut remarks: Vec<String> = node.unreachable.iter().map(|reason| format!("unreachable: {reason}")).collect();
+    remarks.extend(node.purge.as_ref().filter(|_| node.unreachable.is_none()).map(Purge::to_string));
+    remarks.extend(node.note.words(now_ms));
+    remarks.join("; ")
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Supervised {
             if started.elapsed() >= policy.stable_after {
                 backoff.reset();
             }
-            let mut pause = backoff.pause();
+            let mut pause = backoff.pause_alone();
             match status {
                 Ok(status) => {
                     warn!(port, pid, %status, restart_in = ?pause, "redis died\n    {}", process.last_lines().join("\n    "));
@@ -125,7 +125,7 @@ impl Supervised {
                 match started {
                     Ok(process) => break process,
                     Err(error) => {
-                        pause = backoff.pause();
+                        pause = backoff.pause_alone();
                         warn!(port, %error, retry_in = ?pause, "redis could not be restarted");
                         on_event(SpawnEvent::RestartFailed { port, error, retry_in: pause });
                     }

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vrc_agent::{
-    Config, NodeTarget,
+    Config, Health, NodeTarget,
     spawn::{RedisProcess, SpawnOptions},
 };
 use vrc_cluster::{
@@ -22,6 +22,8 @@ use vrc_cluster::{
 
 /// Far longer than anything here takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// An interval so long that nothing that waits for it happens in a test.
+pub const NEVER: Duration = Duration::from_secs(3600);
 
 pub async fn redis() -> RedisProcess {
     RedisProcess::start(&SpawnOptions::default()).await.unwrap()
@@ -37,7 +39,9 @@ pub async fn redis_with(directives: &[&str]) -> RedisProcess {
         let mut words = line.split_whitespace().map(str::to_owned);
         (words.next().unwrap(), words.collect())
     });
-    RedisProcess::start(&SpawnOptions { directives: directives.collect(), ..SpawnOptions::default() }).await.unwrap()
+    let options = SpawnOptions { directives: directives.collect(), ..SpawnOptions::default() };
+    // A server of a cluster wants another port besides, which may be taken.
+    eventually(async || RedisProcess::start(&options).await.ok()).await
 }
 
 pub fn url(redis: &RedisProcess) -> MasterUrl {
@@ -45,7 +49,7 @@ pub fn url(redis: &RedisProcess) -> MasterUrl {
 }
 
 pub async fn connection(redis: &RedisProcess) -> MultiplexedConnection {
-    url(redis).client().unwrap().get_multiplexed_async_connection().await.unwrap()
+    url(redis).client().await.unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 /// Runs a command given as words.
@@ -107,6 +111,7 @@ pub fn config_for(node: NodeTarget, master: &RedisProcess) -> Config {
 
 /// A running agent, told to stop when dropped.
 pub struct Agent {
+    pub health: Health,
     shutdown: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -114,7 +119,8 @@ pub struct Agent {
 impl Agent {
     pub fn start(config: Config) -> Self {
         let shutdown = CancellationToken::new();
-        Agent { task: tokio::spawn(vrc_agent::run(config, shutdown.clone())), shutdown }
+        let health = Health::default();
+        Agent { task: tokio::spawn(vrc_agent::run(config, health.clone(), shutdown.clone())), health, shutdown }
     }
 
     pub async fn stop(self) {
@@ -135,7 +141,7 @@ pub struct Ear {
 
 impl Ear {
     pub async fn on(master: &RedisProcess) -> Self {
-        let mut pubsub = url(master).client().unwrap().get_async_pubsub().await.unwrap();
+        let mut pubsub = url(master).client().await.unwrap().get_async_pubsub().await.unwrap();
         pubsub.subscribe(AGENT_BUS).await.unwrap();
         Ear { stream: pubsub.into_on_message() }
     }

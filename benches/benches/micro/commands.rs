@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 
+use criterion::Throughput;
 use vrc_benches::{numbered, request};
 use vrc_cluster::{
     command::{find_keys, lookup, lookup_subcommand, resolve},
@@ -13,13 +14,16 @@ use crate::cpu_time::Criterion;
 pub(crate) fn resolving(c: &mut Criterion) {
     let mut group = c.benchmark_group("command");
     for name in ["GET", "set", "ZREVRANGEBYSCORE", "georadiusbymember_ro", "nosuchcommand"] {
+        group.throughput(Throughput::Bytes(name.len() as u64));
         group.bench_function(format!("lookup/{name}"), |b| b.iter(|| lookup(black_box(name.as_bytes()))));
     }
     // The last of its container's rows.
     let cluster = lookup(b"cluster").expect("a row of the table");
+    group.throughput(Throughput::Bytes("SLOTS".len() as u64));
     group.bench_function("lookup/cluster slots", |b| b.iter(|| lookup_subcommand(cluster, black_box(b"SLOTS"))));
     for words in [&["GET", "key"][..], &["OBJECT", "ENCODING", "key"]] {
         let (bytes, ranges) = framed(words);
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(format!("resolve/{}", words.join(" ").to_lowercase()), |b| {
             b.iter(|| resolve(black_box(Args::new(&bytes, &ranges))).is_ok());
         });
@@ -38,6 +42,7 @@ pub(crate) fn keys(c: &mut Criterion) {
     ] {
         let (bytes, ranges) = framed(words);
         let args = Args::new(&bytes, &ranges);
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
         let command = resolve(args).expect("known");
         let mut keys = Vec::new();
         group.bench_function(name, |b| {

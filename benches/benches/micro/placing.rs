@@ -50,6 +50,9 @@ pub(crate) fn build(c: &mut Criterion) {
     for kind in KINDS {
         for nodes in [4, 16, 100, 1_000] {
             let map = node_map(nodes);
+            // Of the map as it stands in the master.
+            let bytes: usize = map.values().map(|node| serde_json::to_string(node).expect("plain data").len()).sum();
+            group.throughput(Throughput::Bytes(bytes as u64));
             group.bench_function(BenchmarkId::new(kind.to_string(), nodes), |b| b.iter(|| topology(black_box(&map), kind)));
         }
     }

@@ -26,6 +26,7 @@ pub(crate) fn route(c: &mut Criterion) {
         let args = Args::new(&bytes, framer.args());
         let command = resolve(args).expect("known");
         let mut router = Router::default();
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(name, |b| b.iter(|| router.route(black_box(command), black_box(args), black_box(&topology))));
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::contract::{EPOCH_MAX, Epoch, Node, NodeMap};
+use crate::contract::{EPOCH_MAX, Epoch, MapDelta, Node, NodeMap};
+use crate::delta::Unfit;
 use crate::flaw::{self, Flaw};
 
 /// How long a reader that holds a map with an epoch waits before it believes one without, in ms.
@@ -11,17 +12,30 @@ use crate::flaw::{self, Flaw};
 /// quicker than our coordinator to write to it. The second is over within seconds; the first is a fleet that moves back.
 const NO_EPOCH_TRUSTED_AFTER_MS: u64 = 30_000;
 
+/// How maps come to a reader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Ways {
+    /// Whoever writes the map has not been seen yet: by either way.
+    #[default]
+    Unknown,
+    /// As deltas.
+    Deltas,
+    /// Whole: it was written by a coordinator that sends no deltas.
+    Whole,
+}
+
 /// The map that a reader holds, and the rules by which another takes its place.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     map: NodeMap,
     epoch: Option<Epoch>,
+    ways: Ways,
     /// Since when only maps without an epoch were seen, in ms.
     no_epoch_since_ms: Option<u64>,
 }
 
 /// Why a map was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Ignored {
     #[error("it is the one that is held")]
     Same,
@@ -31,6 +45,8 @@ pub(crate) enum Ignored {
     Empty,
     #[error("it has no epoch, and the one that is held has")]
     NoEpoch,
+    #[error("{0}")]
+    Unfit(Unfit),
 }
 
 impl Held {
@@ -41,6 +57,44 @@ impl Held {
     /// The epoch of the map; 0 where it has none.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch.unwrap_or(0)
+    }
+
+    /// The epoch of the map, if it has one.
+    pub(crate) fn known_epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// The map that is held was seen to be the one that stands.
+    pub(crate) fn holds_last(&mut self) {
+        self.no_epoch_since_ms = None;
+    }
+
+    /// Whether maps have to be listened for where they are sent whole.
+    pub(crate) fn needs_whole(&self) -> bool {
+        self.ways != Ways::Deltas
+    }
+
+    /// Learns from a read how maps come: whether there is one, its epoch, and the epoch that the last delta leads to. Of a master
+    /// that has forgotten everything nothing is learned: whoever wrote its map before will most likely do so again.
+    pub(crate) fn learn_ways(&mut self, is_empty: bool, epoch: Option<Epoch>, delta: Option<Epoch>) {
+        if !is_empty || epoch.is_some() {
+            self.ways = if epoch.is_some() && delta == epoch { Ways::Deltas } else { Ways::Whole };
+        }
+    }
+
+    /// Takes the map that a delta leads to, if it leads there from the one that is held. Otherwise there is something to be read,
+    /// unless it was older.
+    pub(crate) fn apply(&mut self, delta: &MapDelta, now_ms: u64) -> Result<Change, Ignored> {
+        if delta.epoch > EPOCH_MAX {
+            return Err(Ignored::NoEpoch);
+        }
+        match self.epoch() {
+            held if delta.epoch == held => return Err(Ignored::Same),
+            held if delta.epoch < held && !flaw::has(Flaw::ReaderTakesOlder) => return Err(Ignored::Older),
+            _ => {}
+        }
+        let map = delta.applied_to(&self.map, self.epoch()).map_err(Ignored::Unfit)?;
+        self.offer(map, Some(delta.epoch), now_ms)
     }
 
     /// Takes a map that was read or received, if it is to be believed. Returns what changed.
@@ -154,6 +208,75 @@ mod tests {
         let change = held.offer(map(&[("a", false), ("b", true)]), Some(6), 0).unwrap();
         assert_eq!(change.to_string(), "b came up; a went down");
         assert_eq!(held.epoch(), 6);
+    }
+
+    /// A delta that leads from the map `before` of epoch `from` to the map `after` of the next one.
+    fn delta(before: &[(&str, bool)], from: Epoch, after: &[(&str, bool)]) -> MapDelta {
+        MapDelta::between(&map(before), from, &map(after), from + 1)
+    }
+
+    const ONE: &[(&str, bool)] = &[("a", true)];
+    const TWO: &[(&str, bool)] = &[("a", true), ("b", true)];
+    const DOWN: &[(&str, bool)] = &[("a", false), ("b", true)];
+
+    #[test]
+    fn deltas_are_taken_one_after_the_other() {
+        let mut held = Held::default();
+        assert_eq!(held.apply(&delta(&[], 0, ONE), 0).unwrap().came, ["a"], "from nothing");
+        assert_eq!(held.apply(&delta(ONE, 1, TWO), 0).unwrap().came, ["b"]);
+        assert_eq!(held.apply(&delta(TWO, 2, DOWN), 0).unwrap().went, ["a"]);
+        assert_eq!((held.epoch(), held.map().len()), (3, 2));
+        // One that says nothing but a new epoch.
+        assert_eq!(held.apply(&delta(DOWN, 3, DOWN), 0), Ok(Change::default()));
+        // Epochs jump by the time of day.
+        let jump = MapDelta { epoch: 1_795_000_000_000, ..delta(DOWN, 4, ONE) };
+        assert!(held.apply(&jump, 0).is_ok());
+        assert_eq!((held.epoch(), held.map().len()), (1_795_000_000_000, 1));
+    }
+
+    #[test]
+    fn a_delta_is_taken_upon_its_base_alone() {
+        const GAP: Ignored = Ignored::Unfit(Unfit::Gap);
+        for (what, delta, expect) in [
+            ("twice", delta(&[], 4, ONE), Ignored::Same),
+            ("late", delta(&[], 3, TWO), Ignored::Older),
+            ("one was lost", delta(TWO, 6, DOWN), GAP),
+            ("from nothing", MapDelta { from: 0, ..delta(TWO, 6, DOWN) }, GAP),
+            ("of another base", delta(TWO, 5, DOWN), Ignored::Unfit(Unfit::Check)),
+            ("nothing is left", delta(ONE, 5, &[]), Ignored::Empty),
+            ("of no epoch that there is", MapDelta { epoch: EPOCH_MAX + 1, ..delta(ONE, 5, TWO) }, Ignored::NoEpoch),
+        ] {
+            let mut held = Held::default();
+            held.offer(map(ONE), Some(5), 0).unwrap();
+            assert_eq!(held.apply(&delta, 0), Err(expect), "{what}");
+            assert_eq!((held.epoch(), held.map().len()), (5, 1), "{what}");
+            // It goes on with what is right.
+            assert!(held.apply(&self::delta(ONE, 5, TWO), 0).is_ok());
+        }
+        // Out of order, the later one waits for nobody: the map is read, and the earlier one is old by then.
+        let mut held = Held::default();
+        assert_eq!(held.apply(&delta(ONE, 5, TWO), 0), Err(GAP), "before the map was read");
+        held.offer(map(TWO), Some(6), 0).unwrap();
+        assert_eq!(held.apply(&delta(ONE, 5, TWO), 0), Err(Ignored::Same));
+        assert!(held.apply(&delta(TWO, 6, DOWN), 0).is_ok());
+    }
+
+    #[test]
+    fn whole_maps_are_listened_for_only_where_no_deltas_come() {
+        let mut held = Held::default();
+        assert!(held.needs_whole());
+        for (what, is_empty, epoch, delta, expect) in [
+            ("an empty master", true, None, None, true),
+            ("an old coordinator", false, None, None, true),
+            ("one that sends deltas", false, Some(7), Some(7), false),
+            ("a master that lost its memory", true, None, None, false),
+            ("one that sends none", false, Some(8), Some(7), true),
+            ("an old coordinator beside what one that does has left", false, None, Some(7), true),
+            ("no nodes, as deltas say", true, Some(9), Some(9), false),
+        ] {
+            held.learn_ways(is_empty, epoch, delta);
+            assert_eq!(held.needs_whole(), expect, "{what}");
+        }
     }
 
     #[test]

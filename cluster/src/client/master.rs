@@ -1,25 +1,35 @@
 //! The master's address.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, future::pending, str::FromStr};
 
-use redis::IntoConnectionInfo;
-use url::Url;
+use redis::{Client, RedisResult};
 
-/// Address of a redis: `redis[s]://[user:pass@]host:port[/db]`, or `host:port` alone. Shown without its password.
-#[derive(Clone)]
-pub struct MasterUrl {
-    url: Url,
+use super::{
+    RedisUrl, RedisUrlError,
+    sentinel::{SCHEME, SCHEME_TLS, SentinelMaster},
+};
+
+/// Address of the master: that of a [redis](RedisUrl), or
+/// `redis-sentinel://[user:pass@]host:port,host:port/name[?db=N][&sentinel_username=U][&sentinel_password=P]`, where the hosts are
+/// sentinels, and the user is the master's. Shown without passwords. Copies share what sentinels said.
+#[derive(Debug, Clone)]
+pub struct MasterUrl(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    One(RedisUrl),
+    Sentinels(SentinelMaster),
 }
 
-/// Why a text is not a redis URL.
+/// Why a text is not a master's URL.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterUrlError {
-    /// Not a URL at all.
-    #[error("{0:?} is not a redis URL (redis[s]://[user:pass@]host:port[/db]): {1}")]
-    Syntax(String, url::ParseError),
-    /// A URL, but not one of a redis.
-    #[error("{0:?} is not a redis URL (redis[s]://[user:pass@]host:port[/db]): {1}")]
-    NotRedis(String, String),
+    /// Not a URL of a redis.
+    #[error("{0}")]
+    One(#[from] RedisUrlError),
+    /// Not a URL of sentinels. It is not repeated, since it may hold passwords.
+    #[error("this is not a master that sentinels look after (redis-sentinel://[user:pass@]host:port,host:port/name[?db=N]): {0}")]
+    NotSentinels(String),
 }
 
 impl MasterUrl {
@@ -28,26 +38,57 @@ impl MasterUrl {
     /// # Errors
     /// If `host` cannot stand in a URL.
     pub fn new(host: &str, port: u16) -> Result<Self, MasterUrlError> {
-        let bracketed = host.contains(':') && !host.starts_with('[');
-        if bracketed { format!("redis://[{host}]:{port}").parse() } else { format!("redis://{host}:{port}").parse() }
+        Ok(MasterUrl(Kind::One(RedisUrl::new(host, port)?)))
     }
 
-    /// A client that opens connections there; opens none itself.
+    /// A client that opens connections to the redis that is the master now. Where sentinels have to be asked for that, it takes no more than a few
+    /// seconds.
     ///
     /// # Errors
-    /// If the client library refuses the URL, which [`FromStr`] has ruled out.
-    pub fn client(&self) -> redis::RedisResult<redis::Client> {
-        redis::Client::open(self.url.clone())
+    /// If no sentinel knows, or the redis that they name is none, or does not answer.
+    pub async fn client(&self) -> RedisResult<Client> {
+        match &self.0 {
+            Kind::One(url) => url.client(),
+            Kind::Sentinels(master) => master.client().await,
+        }
     }
 
-    /// Host name or address, without brackets.
-    pub fn host(&self) -> &str {
-        self.url.host_str().unwrap_or("127.0.0.1").trim_start_matches('[').trim_end_matches(']')
+    /// Waits till the master is another redis than the client's: connections to that one are to be left. Without sentinels that is never.
+    pub async fn moved(&self, client: &Client) {
+        match &self.0 {
+            Kind::One(_) => pending().await,
+            Kind::Sentinels(master) => master.moved(client).await,
+        }
     }
 
-    /// TCP port; 6379 where none was given.
-    pub fn port(&self) -> u16 {
-        self.url.port().unwrap_or(6379)
+    /// Whether it is, as far as is known now.
+    pub fn has_moved(&self, client: &Client) -> bool {
+        match &self.0 {
+            Kind::One(_) => false,
+            Kind::Sentinels(master) => master.has_moved(client),
+        }
+    }
+
+    /// The hosts that it names, without brackets: its own, or the sentinels'.
+    pub fn hosts(&self) -> Vec<String> {
+        match &self.0 {
+            Kind::One(url) => vec![url.host().to_owned()],
+            Kind::Sentinels(master) => master.hosts(),
+        }
+    }
+
+    /// The database in which the coordination's keys stand.
+    pub fn database(&self) -> i64 {
+        match &self.0 {
+            Kind::One(url) => url.database(),
+            Kind::Sentinels(master) => master.database(),
+        }
+    }
+}
+
+impl From<RedisUrl> for MasterUrl {
+    fn from(url: RedisUrl) -> Self {
+        MasterUrl(Kind::One(url))
     }
 }
 
@@ -55,52 +96,19 @@ impl FromStr for MasterUrl {
     type Err = MasterUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let spelled = if text.contains("://") { text.to_owned() } else { format!("redis://{text}") };
-        let url = Url::parse(&spelled).map_err(|error| MasterUrlError::Syntax(text.to_owned(), error))?;
-        if !matches!(url.scheme(), "redis" | "rediss") {
-            return Err(MasterUrlError::NotRedis(text.to_owned(), format!("the scheme is {:?}", url.scheme())));
-        }
-        url.clone().into_connection_info().map_err(|error| MasterUrlError::NotRedis(text.to_owned(), error.to_string()))?;
-        Ok(MasterUrl { url })
+        let kind = match text.split_once("://") {
+            Some((SCHEME | SCHEME_TLS, _)) => Kind::Sentinels(SentinelMaster::parse(text)?),
+            _ => Kind::One(text.parse()?),
+        };
+        Ok(MasterUrl(kind))
     }
 }
 
 impl fmt::Display for MasterUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.url.scheme())?;
-        if !self.url.username().is_empty() {
-            write!(f, "{}@", self.url.username())?;
-        }
-        write!(f, "{}:{}", self.url.host_str().unwrap_or("127.0.0.1"), self.port())?;
-        match self.url.path() {
-            "" | "/" => Ok(()),
-            path => write!(f, "{path}"),
-        }
-    }
-}
-
-impl fmt::Debug for MasterUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MasterUrl({self})")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_every_form_and_hides_the_password() {
-        for (text, shown) in [
-            ("127.0.0.1:6380", "redis://127.0.0.1:6380"),
-            ("redis://cache.internal", "redis://cache.internal:6379"),
-            ("rediss://ops:secret@cache.internal:6390/2", "rediss://ops@cache.internal:6390/2"),
-            ("redis://:secret@[::1]:7000", "redis://[::1]:7000"),
-        ] {
-            assert_eq!(text.parse::<MasterUrl>().unwrap().to_string(), shown);
-        }
-        for text in ["http://127.0.0.1:6380", "redis://h:99999", "redis://h/notanumber", ""] {
-            assert!(text.parse::<MasterUrl>().is_err(), "{text}");
+        match &self.0 {
+            Kind::One(url) => url.fmt(f),
+            Kind::Sentinels(master) => master.fmt(f),
         }
     }
 }

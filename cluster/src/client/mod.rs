@@ -2,13 +2,18 @@
 
 mod backoff;
 mod cluster_client;
+mod connection;
 pub(crate) mod held;
 mod master;
 mod node;
+mod sentinel;
+mod url;
 mod watch;
 
 pub use backoff::Backoff;
 pub use cluster_client::{ClientOptions, ClusterClient, NotReady, Shard, ShardError};
+pub use connection::{MasterConnection, connect};
 pub use master::{MasterUrl, MasterUrlError};
 pub use node::node_client;
+pub use url::{RedisUrl, RedisUrlError};
 pub use watch::{TopologyWatch, WatchOptions};

@@ -1,42 +1,51 @@
 //! Keeps a topology up to date with the node map in a master.
 //!
-//! It subscribes first, then reads the map, so that no change falls in between; and it reads the map again every few seconds, since
-//! pub/sub may lose messages. While the master is away the last good map stands: an empty one, a torn one or an older one never
-//! takes its place.
+//! It subscribes first, then reads the map, so that no change falls in between; and it reads again every few seconds, since pub/sub
+//! may lose messages. What changes comes as deltas. Where one does not lead on from the map that is held, the map is read: soon, but
+//! not by all readers at the same moment. A coordinator that sends no deltas is listened to where it sends maps whole. While the
+//! master is away the last good map stands: an empty one, a torn one or an older one never takes its place.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::StreamExt;
-use redis::{AsyncConnectionConfig, RedisError, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Msg, RedisError,
+    aio::{MultiplexedConnection, PubSubSink},
+};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
-    contract::{CLIENT_BUS, ClientBusMessage, EPOCH_KEY, Epoch, NODE_SET_KEY, Node, NodeMap},
+    contract::{CLIENT_BUS, ClientBusMessage, DELTA_BUS, DELTA_KEY, EPOCH_KEY, Epoch, MapDelta, NODE_SET_KEY, Node, NodeMap},
     topology::{PlacementOptions, Topology},
 };
 
 use super::{
     Backoff, MasterUrl,
-    held::{Held, Ignored},
+    held::{Change, Held, Ignored},
 };
 
-/// Maps that may wait to be looked at: each is looked at in microseconds.
-const OFFERS_MAX: usize = 16;
+/// First pause after a connection was lost, at most; doubled up to [`WatchOptions::reconnect_pause_max`].
+const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// How long a reader that missed a delta waits at most before it reads the map, for each node in that: where maps are large not all
+/// readers ask for them at one moment, and where they are small all go on at once.
+const GAP_PAUSE_A_NODE: Duration = Duration::from_micros(200);
+/// The longest such wait.
+const GAP_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How a master is followed.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
     /// How keys are given to nodes.
     pub placement: PlacementOptions,
-    /// How often the map is read although nothing was said.
+    /// How often it is looked whether there is another map although nothing was said, more or less.
     pub read_every: Duration,
     /// Longest wait for an answer of the master before the connection is given up.
     pub answer_timeout: Duration,
@@ -79,20 +88,26 @@ impl TopologyWatch {
         let empty = Topology::build(&NodeMap::new(), 0, &options.placement, now_ms());
         let current = Arc::new(ArcSwap::from_pointee(empty));
         let (changed, changes) = watch::channel(0);
-        let (offers, offered) = mpsc::channel(OFFERS_MAX);
         let trouble = Trouble::default();
-        let follower =
-            Follower { master, options: options.clone(), offers, said: Complaint::default(), trouble: trouble.clone() };
-        let believer = Believer {
-            placement: options.placement,
+        let believer = Arc::new(Mutex::new(Believer {
+            placement: options.placement.clone(),
             held: Held::default(),
             current: current.clone(),
             changed,
             said: Complaint::default(),
+        }));
+        let follower = Follower {
+            master,
+            options,
+            believer: believer.clone(),
+            lost: Complaint::default(),
+            said: Complaint::default(),
+            trouble: trouble.clone(),
         };
         // Side by side, so that time goes on for the topology while the master is waited for.
+        let time = keep_time(believer, current.clone(), changes.clone());
         let task = tokio::spawn(async move {
-            tokio::join!(follower.run(), believer.run(offered));
+            tokio::join!(follower.run(), time);
         });
         TopologyWatch { current, changes, trouble, task }
     }
@@ -136,8 +151,9 @@ impl Complaint {
         }
     }
 
-    fn is_over(&mut self) {
-        self.0 = None;
+    /// Returns whether there was one.
+    fn is_over(&mut self) -> bool {
+        self.0.take().is_some()
     }
 }
 
@@ -145,9 +161,28 @@ impl Complaint {
 struct Follower {
     master: MasterUrl,
     options: WatchOptions,
-    offers: mpsc::Sender<(NodeMap, Option<Epoch>)>,
+    believer: Arc<Mutex<Believer>>,
+    /// That the master cannot be followed.
+    lost: Complaint,
+    /// That something it holds or says is not taken.
     said: Complaint,
     trouble: Trouble,
+}
+
+/// The connections to the master.
+struct Link {
+    sink: PubSubSink,
+    commands: MultiplexedConnection,
+    /// Maps are listened for where they are sent whole.
+    hears_whole: bool,
+}
+
+/// What was read.
+struct Read {
+    map: NodeMap,
+    epoch: Option<Epoch>,
+    /// The epoch that the last delta leads to.
+    delta: Option<Epoch>,
 }
 
 /// Why a connection to the master was given up.
@@ -159,15 +194,18 @@ enum Lost {
     Timeout(Duration),
     #[error("the connection was closed")]
     Closed,
+    #[error("another redis is the master now")]
+    Moved,
 }
 
 impl Follower {
     async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), self.options.reconnect_pause_max);
+        let longest = self.options.reconnect_pause_max;
+        let mut backoff = Backoff::new(RECONNECT_PAUSE.min(longest / 4), longest);
         loop {
             let Err(lost) = self.follow(&mut backoff).await;
             self.trouble.store(Some(Arc::new(lost.to_string())));
-            self.said.say(format!("cannot follow the master {}: {lost}; going on with what is known", self.master));
+            self.lost.say(format!("cannot follow the master {}: {lost}; going on with what is known", self.master));
             sleep(backoff.pause()).await;
         }
     }
@@ -175,68 +213,161 @@ impl Follower {
     /// Follows the master over one pair of connections until they are lost.
     async fn follow(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Lost> {
         let limit = self.options.answer_timeout;
-        let client = self.master.client()?;
-        let (mut sink, mut messages) = within(limit, async {
+        let client = self.master.client().await?;
+        let (sink, mut messages) = within(limit, async {
             let mut pubsub = client.get_async_pubsub().await?;
-            pubsub.subscribe(CLIENT_BUS).await?;
+            pubsub.subscribe(DELTA_BUS).await?;
             Ok(pubsub.split())
         })
         .await?;
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
-        let mut commands = within(limit, client.get_multiplexed_async_connection_with_config(&config)).await?;
-        self.read(&mut commands).await?;
+        let commands = within(limit, client.get_multiplexed_async_connection_with_config(&config)).await?;
+        let mut link = Link { sink, commands, hears_whole: false };
+        self.read(&mut link).await?;
         backoff.reset();
-        self.said.is_over();
+        if self.lost.is_over() {
+            tracing::info!("the master answers again");
+        }
 
-        let mut next_read = Instant::now() + self.options.read_every;
+        let mut next_read = Instant::now() + self.until_read();
+        let mut is_behind = false;
         loop {
             tokio::select! {
-                message = messages.next() => self.hear(message.ok_or(Lost::Closed)?.get_payload_bytes()).await,
+                () = self.master.moved(&client) => return Err(Lost::Moved),
+                message = messages.next() => {
+                    let leads_on = self.hear(&message.ok_or(Lost::Closed)?);
+                    // However many are missed, the map is read once.
+                    if !leads_on && !std::mem::replace(&mut is_behind, true) {
+                        let nodes = self.believer().held.map().len();
+                        next_read = next_read.min(Instant::now() + gap_pause(nodes, rand::random()));
+                    }
+                    if !self.believer().held.needs_whole() {
+                        self.stop_hearing_whole(&mut link).await?;
+                    }
+                }
                 () = sleep_until(next_read) => {
                     // A subscription that is confirmed anew shows that messages still come through.
-                    within(limit, sink.subscribe(CLIENT_BUS)).await?;
-                    self.read(&mut commands).await?;
-                    next_read = Instant::now() + self.options.read_every;
+                    within(limit, link.sink.subscribe(DELTA_BUS)).await?;
+                    self.read(&mut link).await?;
+                    is_behind = false;
+                    next_read = Instant::now() + self.until_read();
                 }
             }
         }
     }
 
-    async fn read(&mut self, commands: &mut MultiplexedConnection) -> Result<(), Lost> {
-        let (fields, epoch): (Vec<(String, String)>, Option<String>) = within(
-            self.options.answer_timeout,
-            redis::pipe().atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).query_async(commands),
-        )
-        .await?;
+    /// Readers that were started together do not go on to read together.
+    fn until_read(&self) -> Duration {
+        self.options.read_every.mul_f64(rand::random_range(0.75..=1.0))
+    }
+
+    fn believer(&self) -> MutexGuard<'_, Believer> {
+        self.believer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what is new in the master: its epoch, and only if that is another one the last delta, and only if that does not lead to
+    /// it the map.
+    async fn read(&mut self, link: &mut Link) -> Result<(), Lost> {
+        let limit = self.options.answer_timeout;
+        let held = self.believer().held.known_epoch();
+        if let Some(held) = held {
+            let epoch: Option<String> = within(limit, redis::cmd("GET").arg(EPOCH_KEY).query_async(&mut link.commands)).await?;
+            if epoch == Some(held.to_string()) {
+                self.believer().holds_last();
+                self.trouble.store(None);
+                return Ok(());
+            }
+            let mut ask = redis::pipe();
+            ask.atomic().get(EPOCH_KEY).get(DELTA_KEY);
+            let (epoch, delta): (Option<String>, Option<Vec<u8>>) = within(limit, ask.query_async(&mut link.commands)).await?;
+            let leads_there = |delta: &MapDelta| epoch == Some(delta.epoch.to_string());
+            let delta = delta.and_then(|text| serde_json::from_slice(&text).ok()).filter(leads_there);
+            if delta.is_some_and(|delta| self.believer().weigh_delta(&delta)) {
+                self.trouble.store(None);
+                return self.stop_hearing_whole(link).await;
+            }
+        }
+        let Some(mut read) = self.read_whole(link).await? else { return Ok(()) };
+        self.believer().held.learn_ways(read.map.is_empty(), read.epoch, read.delta);
+        if !self.believer().held.needs_whole() {
+            self.stop_hearing_whole(link).await?;
+        } else if !link.hears_whole {
+            within(limit, link.sink.subscribe(CLIENT_BUS)).await?;
+            link.hears_whole = true;
+            // Subscribed first, then read.
+            let Some(again) = self.read_whole(link).await? else { return Ok(()) };
+            self.believer().held.learn_ways(again.map.is_empty(), again.epoch, again.delta);
+            read = again;
+        }
+        self.trouble.store(read.map.is_empty().then(|| Arc::new("it has no node map".to_owned())));
+        self.believer().weigh(read.map, read.epoch);
+        Ok(())
+    }
+
+    /// `None` if the map is torn.
+    async fn read_whole(&mut self, link: &mut Link) -> Result<Option<Read>, Lost> {
+        #[derive(serde::Deserialize)]
+        struct LeadsTo {
+            epoch: Epoch,
+        }
+        let mut ask = redis::pipe();
+        ask.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(DELTA_KEY);
+        type Answer = (Vec<(String, String)>, Option<String>, Option<Vec<u8>>);
+        let (fields, epoch, delta): Answer = within(self.options.answer_timeout, ask.query_async(&mut link.commands)).await?;
         match parse_fields(fields) {
             Ok(map) => {
-                self.trouble.store(map.is_empty().then(|| Arc::new("it has no node map".to_owned())));
-                self.offer(map, epoch.and_then(|epoch| epoch.parse().ok())).await;
+                self.said.is_over();
+                let delta = delta.and_then(|text| serde_json::from_slice::<LeadsTo>(&text).ok()).map(|delta| delta.epoch);
+                Ok(Some(Read { map, epoch: epoch.and_then(|epoch| epoch.parse().ok()), delta }))
             }
             Err(error) => {
                 self.trouble.store(Some(Arc::new(error.clone())));
                 self.said.say(format!("the node map in the master is not taken: {error}"));
+                Ok(None)
             }
+        }
+    }
+
+    async fn stop_hearing_whole(&self, link: &mut Link) -> Result<(), Lost> {
+        if std::mem::take(&mut link.hears_whole) {
+            within(self.options.answer_timeout, link.sink.unsubscribe(CLIENT_BUS)).await?;
         }
         Ok(())
     }
 
-    async fn hear(&mut self, payload: &[u8]) {
+    /// Whether what was heard leads on from what is held, or at least is nothing that has to be read.
+    fn hear(&mut self, message: &Msg) -> bool {
+        let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
+        let complain = |error: serde_json::Error| format!("a message on {channel} is not taken: {error}");
+        if channel == DELTA_BUS {
+            match serde_json::from_slice(payload) {
+                Ok(delta) => {
+                    let leads_on = self.believer().weigh_delta(&delta);
+                    if leads_on {
+                        self.trouble.store(None);
+                    }
+                    return leads_on;
+                }
+                Err(error) => self.said.say(complain(error)),
+            }
+            return false;
+        }
         match serde_json::from_slice(payload) {
             Ok(ClientBusMessage::UpdateNodes { node_map, epoch }) => {
                 if !node_map.is_empty() {
                     self.trouble.store(None);
                 }
-                self.offer(node_map, epoch).await;
+                self.believer().weigh(node_map, epoch);
             }
-            Err(error) => self.said.say(format!("a message on {CLIENT_BUS} is not taken: {error}")),
+            Err(error) => self.said.say(complain(error)),
         }
+        true
     }
+}
 
-    async fn offer(&self, map: NodeMap, epoch: Option<Epoch>) {
-        // The other end lives in the same task.
-        let _ = self.offers.send((map, epoch)).await;
-    }
+/// How long to wait before a map of so many nodes is read, where the delta that led to it was missed. `chance` is drawn from 0 to 1.
+fn gap_pause(nodes: usize, chance: f64) -> Duration {
+    GAP_PAUSE_A_NODE.mul_f64(nodes as f64).min(GAP_PAUSE_MAX).mul_f64(chance)
 }
 
 /// Holds the map that is believed, and keeps the topology what map and time make it.
@@ -249,29 +380,43 @@ struct Believer {
 }
 
 impl Believer {
-    async fn run(mut self, mut offers: mpsc::Receiver<(NodeMap, Option<Epoch>)>) {
-        loop {
-            let rebuild = self.until_rebuild();
-            tokio::select! {
-                offer = offers.recv() => match offer {
-                    Some((map, epoch)) => self.weigh(map, epoch),
-                    None => return,
-                },
-                () = sleep(rebuild.unwrap_or_default()), if rebuild.is_some() => self.rebuild(),
-            }
-        }
+    fn weigh(&mut self, map: NodeMap, epoch: Option<Epoch>) {
+        let outcome = self.held.offer(map, epoch, now_ms());
+        self.take(outcome, epoch);
     }
 
-    fn weigh(&mut self, map: NodeMap, epoch: Option<Epoch>) {
-        match self.held.offer(map, epoch, now_ms()) {
+    /// Whether it leads on from what is held, or is nothing new.
+    fn weigh_delta(&mut self, delta: &MapDelta) -> bool {
+        let outcome = self.held.apply(delta, now_ms());
+        if let Err(Ignored::Unfit(why)) = outcome {
+            tracing::debug!(epoch = delta.epoch, held = self.held.epoch(), "what changed cannot be applied: {why}");
+            return false;
+        }
+        if matches!(outcome, Ok(_) | Err(Ignored::Same)) {
+            self.held.learn_ways(false, Some(delta.epoch), Some(delta.epoch));
+        }
+        self.take(outcome, Some(delta.epoch));
+        true
+    }
+
+    /// The map that is held is the one that stands.
+    fn holds_last(&mut self) {
+        self.held.holds_last();
+        self.said.is_over();
+    }
+
+    fn take(&mut self, outcome: Result<Change, Ignored>, epoch: Option<Epoch>) {
+        match outcome {
             Ok(change) => {
                 let (known, up) = (self.held.map().len(), self.held.map().values().filter(|node| node.up).count());
                 tracing::info!(epoch = self.held.epoch(), "{up} of {known} nodes are up: {change}");
                 self.said.is_over();
                 self.rebuild();
             }
-            Err(Ignored::Same) => self.said.is_over(),
-            Err(why @ (Ignored::Older | Ignored::Empty | Ignored::NoEpoch)) => {
+            Err(Ignored::Same) => {
+                self.said.is_over();
+            }
+            Err(why) => {
                 self.said.say(format!("a node map (epoch {epoch:?}) is not taken: {why} ({})", self.held.epoch()));
             }
         }
@@ -282,10 +427,19 @@ impl Believer {
         self.current.store(Arc::new(topology));
         self.changed.send_replace(self.held.epoch());
     }
+}
 
-    /// How long until the topology changes with time alone.
-    fn until_rebuild(&self) -> Option<Duration> {
-        self.current.load().next_change_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms())))
+/// Has the topology built anew when it changes with time alone.
+async fn keep_time(believer: Arc<Mutex<Believer>>, current: Arc<ArcSwap<Topology>>, mut changes: watch::Receiver<Epoch>) {
+    loop {
+        changes.mark_unchanged();
+        let next_change = current.load().next_change_ms().map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms())));
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep(next_change.unwrap_or_default()), if next_change.is_some() => {
+                believer.lock().unwrap_or_else(PoisonError::into_inner).rebuild();
+            }
+        }
     }
 }
 
@@ -307,4 +461,17 @@ async fn within<T>(limit: Duration, work: impl Future<Output = redis::RedisResul
 /// Ms since the Unix epoch.
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_delta_is_made_up_for_soon_but_not_by_all_at_once() {
+        assert_eq!(gap_pause(0, 1.0), Duration::ZERO);
+        assert_eq!(gap_pause(10, 1.0), Duration::from_millis(2));
+        assert_eq!((gap_pause(1_000, 0.0), gap_pause(1_000, 0.5)), (Duration::ZERO, Duration::from_millis(100)));
+        assert_eq!(gap_pause(1_000_000, 1.0), GAP_PAUSE_MAX);
+    }
 }

@@ -11,6 +11,7 @@ pub mod glob;
 mod keys;
 mod learned;
 mod resolve;
+mod sensitive;
 mod table;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use flags::{Categories, Flags, KeyFlags};
 pub use keys::{KeyError, find_keys, sort_pattern};
 pub use learned::{all_learned, learn, lookup_learned, resolve_learned};
 pub use resolve::{Resolver, Unresolved, resolve};
+pub use sensitive::{REDACTED, is_sensitive};
 pub use table::{TABLE, lookup, lookup_subcommand};
 
 use crate::resp::Args;
@@ -163,11 +165,18 @@ pub struct CommandId(u16);
 impl CommandId {
     /// What all commands share that are not the table's.
     const LEARNED: CommandId = CommandId(u16::MAX);
+    /// No command at all.
+    pub const NONE: CommandId = CommandId(u16::MAX - 1);
 
     /// As an index, less than [`CommandId::COUNT`] for the table's commands.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
+    }
+
+    /// The row that has this id, if that is one of the table's.
+    pub fn row(self) -> Option<&'static Command> {
+        (self.index() < CommandId::COUNT).then(|| self.command())
     }
 
     /// Every id in order.

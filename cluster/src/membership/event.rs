@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Notice;
-use crate::contract::{AgentBusMessage, Confirmation, Endpoint, Epoch, NodeMap, WishAnswer};
+use crate::contract::{AgentBusMessage, Confirmation, Endpoint, Epoch, MapDelta, NodeMap, Notes, WishAnswer};
 
 /// The time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub enum Event {
         /// Its epoch; old coordinators give none.
         epoch: Option<Epoch>,
     },
+    /// What a map changed, heard on the deltas' channel: our own, or another leader's.
+    DeltaHeard(MapDelta),
     /// A message on the agents' channel.
     Heard(AgentBusMessage),
     /// A node answers on a new connection.
@@ -224,7 +226,8 @@ pub enum Scope {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Open a connection, learn what answers there, and keep it open until [`Action::Disconnect`].
+    /// Open a connection, learn what answers there, and keep it open until [`Action::Disconnect`]: however long that takes, since only
+    /// membership knows how much of the time it did not run itself.
     Connect {
         /// The node's name.
         name: String,
@@ -232,8 +235,6 @@ pub enum Action {
         link: LinkId,
         /// Where to.
         endpoint: Endpoint,
-        /// Give up after this.
-        timeout_ms: u64,
     },
     /// Close a connection, or give up opening it. Nothing more is wanted from it.
     Disconnect {
@@ -291,6 +292,15 @@ pub enum Action {
         /// Nodes that are gone, whose orders and progress are to be removed.
         forgotten: Vec<String>,
     },
+    /// Let this be read by those who ask, if the lease is ours. Nobody answers this.
+    TellNotes {
+        /// Whom the lease must belong to.
+        token: String,
+        /// What there is to tell; where it is nothing, what was told before is to be gone.
+        notes: Notes,
+        /// For how long, in ms.
+        kept_ms: u64,
+    },
     /// Give the lease up, if it is ours, and say so on the agents' channel.
     Release {
         /// Who we are.
@@ -314,7 +324,7 @@ pub enum Action {
     Notice(Notice),
 }
 
-/// A write: done whole by the master if the lease is still ours and the epoch is greater than the one that stands.
+/// A write: done whole by the master if the lease is still ours and no map stands that is not known to us.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MapWrite {
     /// The request's number.
@@ -323,6 +333,9 @@ pub struct MapWrite {
     pub token: String,
     /// The new epoch.
     pub epoch: Epoch,
+    /// The greatest epoch that may stand there, or else nothing is done: behind it another has written, and what it wrote is not known here.
+    /// A request may come so late that the lease which it names has been taken anew by one that was as late.
+    pub known: Epoch,
     /// How many fields the hash must have, or else nothing is done; `None` where what stands there is not known, and
     /// the hash is to be emptied first.
     pub expected: Option<usize>,
@@ -330,8 +343,10 @@ pub struct MapWrite {
     pub changed: Vec<String>,
     /// Fields to remove.
     pub removed: Vec<String>,
-    /// The whole map, to be published.
+    /// The whole map, as the hash is to hold it afterwards.
     pub map: NodeMap,
-    /// The epoch of the last map that gave keys new homes: perhaps this one.
+    /// What it changed of the one that was published before, to be published.
+    pub delta: MapDelta,
+    /// The epoch of the last map that gave keys new homes, or has to be treated as if it had: perhaps this one.
     pub rehomed: Epoch,
 }

@@ -27,11 +27,9 @@ pub(super) struct Homes {
     assign: AssignHomes,
     /// Those of the map that is known to have been published.
     current: Assigned,
-    /// The nodes that it shows up. What the others have is flushed before they are.
-    up: BTreeSet<String>,
     /// Those of the map that is wanted next, kept while it must wait.
     proposed: Assigned,
-    /// The epoch of the last map that gave keys new homes; 0 if none is known.
+    /// The epoch of the last map that gave keys new homes, or is treated as if it had; 0 if none is known.
     changed: Epoch,
     nodes: BTreeMap<String, Foreign>,
     /// Nodes that must be flushed before the map that is wanted next may be published.
@@ -94,7 +92,6 @@ impl Homes {
         Homes {
             assign,
             current: Assigned::default(),
-            up: BTreeSet::new(),
             proposed: Assigned::default(),
             changed: 0,
             nodes: BTreeMap::new(),
@@ -107,17 +104,24 @@ impl Homes {
         self.current.is_of(map)
     }
 
-    /// The epoch of the last map that gave keys new homes, if the one of this epoch has been published too.
+    /// The epoch of the last map that gave keys new homes, if the one of this epoch has been published too: what was lost by the one before
+    /// may be lost by this one again, and whoever leads next has to know.
     pub(super) fn changed_with(&self, map: &NodeMap, epoch: Epoch) -> Epoch {
-        if self.current.is_of(map) || self.current.nodes.is_empty() { self.changed } else { epoch }
+        let moves = !self.current.is_of(map) && !self.current.nodes.is_empty();
+        if moves || self.lose_by_next_map() { epoch } else { self.changed }
     }
 
-    /// This map was published next.
-    pub(super) fn follow(&mut self, map: &NodeMap, epoch: Epoch, now_ms: u64) {
-        for foreign in self.nodes.values_mut().filter(|foreign| foreign.again) {
+    /// Whether some lose by the next map what they have lost before, whatever it says.
+    pub(super) fn lose_by_next_map(&self) -> bool {
+        self.nodes.values().any(|foreign| foreign.again)
+    }
+
+    /// This map was published next, and `changed` as the epoch of the last that gave keys new homes.
+    pub(super) fn follow(&mut self, map: &NodeMap, epoch: Epoch, changed: Epoch, now_ms: u64) {
+        for foreign in self.nodes.values_mut().filter(|foreign| foreign.again && changed == epoch) {
             (foreign.again, foreign.since, foreign.since_ms, foreign.ordered_at_ms) = (false, epoch, now_ms, None);
+            self.changed = epoch;
         }
-        let were_up = std::mem::replace(&mut self.up, up(map));
         if self.current.is_of(map) {
             return;
         }
@@ -125,7 +129,8 @@ impl Homes {
         if !self.current.nodes.is_empty() {
             self.changed = epoch;
         }
-        for (slot, from, _) in self.current.moves(&next).filter(|(_, from, _)| were_up.contains(*from)) {
+        // Also those of nodes that are down: they are emptied before they are up, but somebody may still write there by an old map.
+        for (slot, from, _) in self.current.moves(&next) {
             let foreign = self.nodes.entry(from.to_owned()).or_default();
             foreign.slots.insert(slot, next.homes.len());
             (foreign.since, foreign.since_ms, foreign.ordered_at_ms) = (epoch, now_ms, None);
@@ -135,7 +140,6 @@ impl Homes {
 
     /// This map stands, and what stood before is not known, but that keys last got new homes by the map of epoch `changed`.
     pub(super) fn resume(&mut self, map: &NodeMap, changed: Epoch, now_ms: u64) {
-        self.up = up(map);
         if self.current.is_of(map) && self.changed == changed {
             return;
         }
@@ -149,9 +153,6 @@ impl Homes {
         }
         for index in 0..self.current.nodes.len() {
             let name = self.current.nodes[index].0.clone();
-            if !self.up.contains(&name) {
-                continue;
-            }
             let foreign = self.nodes.entry(name).or_default();
             foreign.fill(&self.current.homes, index as u16);
             (foreign.since, foreign.since_ms, foreign.ordered_at_ms) = (foreign.since.max(changed), now_ms, None);
@@ -174,11 +175,10 @@ impl Homes {
 
     /// Later maps may have been lost, and some may route by them until they see the next: nothing is known of what anybody has lost.
     pub(super) fn distrust(&mut self, map: &NodeMap) {
-        self.up = up(map);
         if !self.current.is_of(map) {
             self.current = Assigned::of(map, self.assign);
         }
-        for (index, (name, _)) in self.current.nodes.iter().enumerate().filter(|(_, (name, _))| self.up.contains(name)) {
+        for (index, (name, _)) in self.current.nodes.iter().enumerate() {
             let foreign = self.nodes.entry(name.clone()).or_default();
             foreign.fill(&self.current.homes, index as u16);
             foreign.again = true;
@@ -238,10 +238,6 @@ impl Homes {
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.nodes.retain(|name, _| is_known(name));
     }
-}
-
-fn up(map: &NodeMap) -> BTreeSet<String> {
-    map.iter().filter(|(_, node)| node.up).map(|(name, _)| name.clone()).collect()
 }
 
 impl Foreign {

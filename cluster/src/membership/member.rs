@@ -4,15 +4,16 @@ use serde_json::{Map, Value};
 
 use super::{
     event::{Action, FlushId, LinkId, Loss, Now, Scope, Server},
+    notes::{Reports, trouble, unix_ms},
     notice::{Notice, What},
     options::{
         CLEAR_PAUSE_MS, FLUSH_PAUSE_MAX_MS, FLUSH_PAUSE_MS, LINK_PAUSE_MAX_MS, LINK_PAUSE_MS, RECHECKS_MAX, REFUSED_PAUSE_MS,
-        SUSPECT_PAUSE_MS, UPTIME_SLACK_MS,
+        SUSPECT_PAUSE_MS, UPTIME_SLACK_MS, YOUNG_MS,
     },
     status::{NodeState, NodeStatus},
 };
 use crate::{
-    contract::{Announcement, Endpoint, Epoch, Node, Upkeep},
+    contract::{Announcement, Endpoint, Epoch, Node, NodeNote, Upkeep},
     flaw::{self, Flaw},
     membership::Book,
 };
@@ -171,6 +172,8 @@ pub(super) struct Member {
     announced_at_ms: Option<u64>,
     /// Its agent said that it died or leaves: it is not back until its agent says so.
     gone: Option<Cause>,
+    /// Of which process it said so, if it did say.
+    gone_run_id: Option<String>,
     /// An operator forgot it though its agent announces it: that counts for nothing until the agent has left or fallen silent.
     pub(super) barred: bool,
     /// A run id in an announcement that was already checked against ours.
@@ -189,9 +192,17 @@ pub(super) struct Member {
     flush_at_ms: u64,
     /// When a map that first showed it as it is shown, or did not show it, was acknowledged; 0 for a node that no map ever showed.
     pub(super) shown_at_ms: u64,
+    /// The epoch of that map, or of a later one.
+    pub(super) shown_epoch: Epoch,
     guest_covered: u64,
     strikes: u32,
     held_until_ms: u64,
+    /// Proxies that cannot use it.
+    reports: Reports,
+    /// When it last answered.
+    answered_ms: u64,
+    /// Since when there has been no connection to it.
+    unreachable_since_ms: Option<u64>,
 }
 
 impl Member {
@@ -227,6 +238,7 @@ impl Member {
             listed: false,
             announced_at_ms: None,
             gone: None,
+            gone_run_id: None,
             barred: false,
             contested: None,
             refused: false,
@@ -240,9 +252,13 @@ impl Member {
             flush_failures: 0,
             flush_at_ms: 0,
             shown_at_ms: 0,
+            shown_epoch: 0,
             guest_covered: 0,
             strikes: 0,
             held_until_ms: 0,
+            reports: Reports::default(),
+            answered_ms: 0,
+            unreachable_since_ms: None,
         }
     }
 
@@ -266,7 +282,7 @@ impl Member {
     pub(super) fn rebase(&mut self, node: Option<&Node>, uncertain: bool, now: Now, book: &mut Book) {
         self.drop_flush();
         self.flush_at_ms = now.mono_ms;
-        self.shown_at_ms = now.mono_ms;
+        (self.shown_at_ms, self.shown_epoch) = (now.mono_ms, book.base_epoch);
         let Some(node) = node else {
             self.listed = false;
             // With it the master has forgotten what operators wanted of it.
@@ -291,6 +307,13 @@ impl Member {
             self.take_down(Cause::Uncertain, now, book);
             return;
         }
+        // When that was said it was not known of which process the map speaks.
+        if let (Some(said), Some(current)) = (&self.gone_run_id, &self.run_id)
+            && said != current
+            && !flaw::has(Flaw::BelievesOldDeaths)
+        {
+            self.gone = None;
+        }
         if let Some(cause) = self.gone.clone().or(self.upkeep.drained.map(|_| Cause::Drained)) {
             self.take_down(cause, now, book);
             return;
@@ -314,6 +337,11 @@ impl Member {
         matches!(self.standing, Standing::Up { doubt_until_ms: Some(_), .. })
     }
 
+    /// Its answer is waited for no longer than a short while: as long as a short pause of our own may take.
+    pub(super) fn has_little_time(&self) -> bool {
+        self.in_doubt() || self.flush.as_ref().is_some_and(|flush| !flush.join)
+    }
+
     pub(super) fn cause(&self) -> Option<&Cause> {
         match &self.standing {
             Standing::Down { cause, .. } => Some(cause),
@@ -324,6 +352,11 @@ impl Member {
     /// An open connection, on which nothing is overdue: the network between us is well.
     pub(super) fn answers(&self) -> bool {
         matches!(&self.link, Link::Open(open) if open.unanswered.is_none())
+    }
+
+    /// Known to have been started just now: it cannot hold much yet.
+    pub(super) fn is_young(&self) -> bool {
+        matches!(&self.link, Link::Open(open) if open.server.uptime_ms.is_some_and(|uptime_ms| uptime_ms < YOUNG_MS))
     }
 
     /// Shown up by the last map, and not to be by the next.
@@ -431,6 +464,7 @@ impl Member {
             return;
         }
         self.gone = Some(cause.clone());
+        self.gone_run_id = run_id.map(str::to_owned);
         self.barred = false;
         self.flush = None;
         self.drop_link(now, book);
@@ -506,7 +540,10 @@ impl Member {
     }
 
     /// A proxy cannot use it.
-    pub(super) fn suspect(&mut self, now: Now, book: &mut Book) {
+    pub(super) fn suspect(&mut self, reporter: &str, reason: &str, now: Now, book: &mut Book) {
+        if self.is_up() {
+            self.reports.hear(reporter, reason, now.mono_ms);
+        }
         if let Link::Open(open) = &mut self.link
             && !open.in_flight
             && now.mono_ms >= open.pinged_at_ms + SUSPECT_PAUSE_MS
@@ -528,6 +565,8 @@ impl Member {
         self.refused = false;
         self.link_failures = 0;
         self.last_trouble = None;
+        self.unreachable_since_ms = None;
+        self.answered_ms = now.mono_ms;
         let ping_at_ms = now.mono_ms + book.options.ping_interval_ms;
         self.link = Link::Open(OpenLink {
             link,
@@ -618,6 +657,7 @@ impl Member {
     /// at once, so this costs a round trip, and a connection that was merely cut costs nobody anything.
     fn trouble(&mut self, reason: String, loss: Loss, now: Now, book: &mut Book) {
         self.last_trouble = Some(reason.clone());
+        self.unreachable_since_ms.get_or_insert(now.mono_ms);
         self.drop_flush();
         self.link = Link::Idle { retry_at_ms: now.mono_ms };
         if self.is_up() && book.leading {
@@ -660,6 +700,7 @@ impl Member {
         {
             open.in_flight = false;
             open.unanswered = None;
+            self.answered_ms = now.mono_ms;
             self.rechecks = 0;
             open.ping_at_ms = (open.pinged_at_ms + book.options.ping_interval_ms).max(now.mono_ms);
         }
@@ -791,6 +832,7 @@ impl Member {
             }
         }
         self.drop_flush();
+        self.reports.clear();
         // Readers withhold the keys of a node that changed of late, if told to. What was meant needs no such caution.
         self.state_change_unix_ms = if cause.planned() { 1 } else { now.unix_ms.max(2) };
         self.upkeep.left = (cause == Cause::Leaving).then(|| now.unix_ms.max(2));
@@ -909,23 +951,47 @@ impl Member {
         }
     }
 
-    /// When it may be emptied so as to be shown up; `None` while something other than time is missing.
-    fn may_join_at_ms(&self, now: Now, book: &Book) -> Option<u64> {
-        let ready = matches!(self.link, Link::Open(_))
+    /// Nothing but time, and proxies that have not left it yet, keeps it from being emptied so as to be shown up.
+    fn is_ready(&self, now: Now, book: &Book) -> bool {
+        matches!(self.link, Link::Open(_))
             && !self.is_up()
             && !self.refused
             && self.flush.is_none()
             && self.gone.is_none()
             && !self.barred
-            && self.upkeep.drained.is_none()
+            && (self.upkeep.drained.is_none() || flaw::has(Flaw::DrainedComesBack))
             // What readers were told to take from others must not be written here any more: the map that says so stands. A new
             // leader's first map says it of every node that some lost map may have shown up.
             && (self.published != Published::Up || flaw::has(Flaw::EmptiedBeforeShownDown))
+            // It went down while a map is on its way that shows it up: readers may use it by now.
+            && (!book.being_shown_up(&self.name) || flaw::has(Flaw::OldFlushCounts))
             && !book.rewrite
-            && self.recently_announced(now, book);
+            && self.recently_announced(now, book)
+    }
+
+    /// No proxy can write any more to the process that answers there: no map has shown it, as far as all maps are known, so that none speaks to
+    /// it, or all go by one that shows it down. One that does not know that yet would write what nobody may see again, after it was emptied.
+    fn is_left(&self, now: Now, book: &Book) -> bool {
+        let Link::Open(open) = &self.link else { return false };
+        let was_shown = self.shown_epoch != 0 && self.run_id.as_ref() == Some(&open.server.run_id);
+        if !(was_shown || book.is_map_lost) || !book.options.guest_databases || flaw::has(Flaw::EmptiedUnconfirmed) {
+            return true;
+        }
+        let (epoch, since_ms) = (self.shown_epoch.max(book.rewritten_epoch), self.shown_at_ms.max(book.rewritten_at_ms));
+        book.proxies.confirm(epoch, since_ms, now.mono_ms, book.options.proxy_grace_ms)
+    }
+
+    /// It would be emptied, but for proxies that may still write to it.
+    pub(super) fn awaits_proxies(&self, now: Now, book: &Book) -> bool {
+        self.is_ready(now, book) && !self.is_left(now, book)
+    }
+
+    /// When it may be emptied so as to be shown up; `None` while something other than time is missing.
+    fn may_join_at_ms(&self, now: Now, book: &Book) -> Option<u64> {
         let since_ms = self.shown_at_ms.max(book.rewritten_at_ms);
         let settle_ms = if flaw::has(Flaw::EmptiedTooSoon) { 0 } else { book.options.settle_ms };
-        ready.then(|| (since_ms + settle_ms).max(self.held_until_ms).max(self.flush_at_ms))
+        let may_join = self.is_ready(now, book) && self.is_left(now, book);
+        may_join.then(|| (since_ms + settle_ms).max(self.held_until_ms).max(self.flush_at_ms))
     }
 
     /// Whether its guest databases were flushed late enough for the nodes that go down.
@@ -954,7 +1020,7 @@ impl Member {
     fn connect(&mut self, timeout_ms: u64, now: Now, book: &mut Book) {
         let link = book.id();
         self.link = Link::Opening { link, until_ms: now.mono_ms + timeout_ms };
-        book.push(Action::Connect { name: self.name.clone(), link, endpoint: self.endpoint.clone(), timeout_ms });
+        book.push(Action::Connect { name: self.name.clone(), link, endpoint: self.endpoint.clone() });
     }
 
     pub(super) fn drop_link(&mut self, now: Now, book: &mut Book) {
@@ -977,27 +1043,27 @@ impl Member {
     }
 
     /// Time stood still for us alone: nobody is to be blamed for answers that we did not read.
-    pub(super) fn excuse(&mut self, gap_ms: u64) {
+    pub(super) fn excuse(&mut self, late_ms: u64) {
         match &mut self.link {
             Link::Idle { .. } => {}
-            Link::Opening { until_ms, .. } => *until_ms += gap_ms,
+            Link::Opening { until_ms, .. } => *until_ms += late_ms,
             Link::Open(open) => {
                 if let Some(unanswered) = &mut open.unanswered {
-                    unanswered.since_ms += gap_ms;
+                    unanswered.since_ms += late_ms;
                 }
             }
         }
         if let Some(flush) = &mut self.flush {
-            flush.until_ms += gap_ms;
+            flush.until_ms += late_ms;
         }
         if let Some(clear) = &mut self.clear {
-            clear.until_ms += gap_ms;
+            clear.until_ms += late_ms;
         }
         if let Some(at_ms) = &mut self.announced_at_ms {
-            *at_ms += gap_ms;
+            *at_ms += late_ms;
         }
         if let Standing::Up { doubt_until_ms: Some(until_ms), .. } = &mut self.standing {
-            *until_ms += gap_ms;
+            *until_ms += late_ms;
         }
     }
 
@@ -1005,7 +1071,9 @@ impl Member {
     pub(super) fn is_forgotten(&self, now: Now, book: &Book) -> bool {
         let is_on_its_way = book.writing.as_ref().is_some_and(|writing| writing.map.contains_key(&self.name));
         let is_wanted = self.listed && (self.is_up() || is_on_its_way);
-        !is_wanted && self.published == Published::Absent && !self.recently_announced(now, book)
+        // Proxies may use it yet that have not heard of the map which does not show it.
+        let may_be_in_use = self.shown_epoch > 0 && now.mono_ms < self.shown_at_ms + book.options.proxy_grace_ms;
+        !is_wanted && !may_be_in_use && self.published == Published::Absent && !self.recently_announced(now, book)
     }
 
     /// The next moment at which time alone changes something.
@@ -1027,6 +1095,30 @@ impl Member {
             Standing::Down { .. } => None,
         };
         [link_ms, flush_ms, doubt_ms, self.may_join_at_ms(now, book)].into_iter().flatten().filter(|ms| *ms > now.mono_ms).min()
+    }
+
+    /// What is to be told of it beside what the map says.
+    pub(super) fn note(&self, now: Now, book: &Book) -> Option<NodeNote> {
+        let is_wanted = !self.is_up() && !self.refused && !self.barred && self.upkeep.drained.is_none();
+        let unreachable = match (&self.last_trouble, self.unreachable_since_ms) {
+            // Not before its agent has spoken since: who says nothing of it may be about to say that it died.
+            (Some(reason), Some(since_ms))
+                if is_wanted && self.announces(now, book) && self.announced_at_ms.is_some_and(|at_ms| at_ms > since_ms) =>
+            {
+                Some(trouble(since_ms, reason, now))
+            }
+            _ => None,
+        };
+        let held_back = is_wanted && self.held_until_ms > now.mono_ms;
+        let fine = self.is_up() && self.answers();
+        let note = NodeNote {
+            unreachable,
+            unreachable_from: if fine { self.reports.standing(self.answered_ms, now) } else { Default::default() },
+            // To the second, so that a clock that is being set does not make it another one each time.
+            held_back_until: held_back.then(|| unix_ms(self.held_until_ms, now).next_multiple_of(1_000)),
+            times: held_back.then_some(self.strikes),
+        };
+        (note != NodeNote::default()).then_some(note)
     }
 
     pub(super) fn status(&self, now: Now, book: &Book) -> NodeStatus {

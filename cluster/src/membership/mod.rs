@@ -6,11 +6,15 @@
 //! # The rules
 //! - **One leader.** The lease is a key with an expiry in the master. Every write names the lease's token, and the master does
 //!   nothing when it no longer holds. With each new connection to the master, and after each failed request, the leader takes
-//!   a new token and reads the map anew, so that whatever was under way can no longer land behind its back.
+//!   a new token and reads the map anew, so that whatever was under way can no longer land behind its back. A write names the last map
+//!   that its sender knows, too, and nothing is done where a later one stands: it may come so late that others have led, and upon a lease that was
+//!   taken anew by a request as late.
 //! - **The epoch only grows**: one more than any seen, or the time of day, whichever is greater. So a master and a
 //!   coordinator that both lost their memory still go past what readers hold.
 //! - **Emptied before shown up.** A node that joins, comes back, or whose process is another one is shown down, where it was
-//!   shown up, and is emptied after that map stands; only then a map shows it up.
+//!   shown up, and is emptied after that map stands, and never while one that shows it up is on its way; only then a map shows
+//!   it up. Where the process lives on that proxies have used, all of them have left it by then: they have confirmed that map, or had their
+//!   grace period.
 //! - **Guests flushed before shown down.** When a node goes down, the guest databases of all that are up are flushed, after the map
 //!   that showed the node up was acknowledged and before the one that shows it down is written.
 //! - **What no map has said can be taken back.** A node that was found down, and whose very process answers again
@@ -20,16 +24,24 @@
 //! - **Nothing comes back with a home.** When homes change for good (a node added, forgotten, given another weight), nodes that lost
 //!   slots are told to purge them, once every proxy has confirmed that map or had its grace period. A node that would get a
 //!   slot back before it did is flushed first (see `homes`), and the change waits for that; whatever else changes does not. The
-//!   epoch of the last such map stands in the master, and agents announce what they have purged, so that a new leader knows too.
+//!   epoch of the last such map stands in the master, and agents announce what they have purged, so that a new leader knows too. A map
+//!   from memory counts as such, and one that is written anew because of a proxy that was out of touch: nobody knows who wrote where.
 //! - **Guests flushed before weights change**, too, while a node is down: a slot may come back to its former guest's host.
+//! - **A map that readers have and that is later than any of ours** was written by another leader, to a master that was cut off or has lost it.
+//!   Proxies confirm by which map they route, and would take none of ours any more; so all nodes are shown down by a map that is newer
+//!   still, and emptied.
+//! - **Who remembers goes first.** At a master that has lost the last map, one who does not remember it asks for the lease only after a while.
 //! - **An operator's word stands in the map**, so it outlasts whoever took it: a drained node is down until it is undrained, and
 //!   an operator's weight stands until the agent announces another than before. A change that was meant is published with
 //!   the state change time 1, by which readers that withhold the keys of changed nodes know that they need not.
+//! - **Nobody is blamed for time in which we did not run.** We say when the next step is due; by as much as it comes later, everybody who is
+//!   waited for gets more time. While some node has little time to answer, steps are due more often, so that little goes unnoticed.
 //! - **Silence of all is not believed**: when every node goes silent at once it is rather our own network.
 
 mod event;
 mod homes;
 mod member;
+mod notes;
 mod notice;
 mod options;
 mod proxies;
@@ -50,13 +62,15 @@ pub use event::{
 pub use homes::AssignHomes;
 use homes::Homes;
 use member::{Cause, Member, Published};
+use notes::Told;
 pub use notice::{Change, Level, Notice, What};
 pub use options::{NAME_LEN_MAX, NODES_MAX, Options, STEP_AT_LEAST_EVERY_MS, WEIGHTS};
 use proxies::Proxies;
 pub use status::{NodeState, NodeStatus, Status};
 use wishes::Wishes;
 
-use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Epoch, Node, NodeMap};
+use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Epoch, MapDelta, NodeMap};
+use crate::delta::same_but_for_ping;
 use crate::flaw::{self, Flaw};
 
 /// A coordinator's mind.
@@ -68,7 +82,8 @@ pub struct Membership {
     lease: Lease,
     members: BTreeMap<String, Member>,
     wishes: Wishes,
-    last_step: Option<Now>,
+    /// When [`Membership::step`] was to be called next, as it was last asked for.
+    due_ms: Option<u64>,
 }
 
 /// What the members of one membership share while they are stepped.
@@ -87,6 +102,8 @@ pub(crate) struct Book {
     /// The last map known to have been published, and its epoch.
     base: NodeMap,
     base_epoch: Epoch,
+    /// Maps up to this one are known to have been published, though not what they said.
+    heard_epoch: Epoch,
     /// Counts what a guest flush has to come after: nodes that went down, weights that changed.
     guest_need: u64,
     /// Weights are to change.
@@ -102,15 +119,24 @@ pub(crate) struct Book {
     listing: Option<(RequestId, u64)>,
     listed_at_ms: u64,
     next_orders_ms: u64,
+    notes: Told,
     /// Names of nodes that the next map may show otherwise.
     pending: BTreeMap<String, Pending>,
     /// What stands in the master is not known to be `base`.
     rewrite: bool,
+    /// It is to be, as it is remembered, once it is sure whose the lease is.
+    writes_back: bool,
     /// When it was last written there whole: readers may have gone by what is not known here until then.
     rewritten_at_ms: u64,
+    /// And as what.
+    rewritten_epoch: Epoch,
+    /// When we began to lead a map was gone that readers may go by, and what it said of the nodes is not known.
+    is_map_lost: bool,
+    /// Readers go by a map of this epoch that is not known here, and what it says of the nodes is not either.
+    outdone: Option<Epoch>,
     writing: Option<Writing>,
-    /// A map that was sent, and may or may not have been published.
-    doubtful: Option<(NodeMap, Epoch)>,
+    /// What was sent, and may or may not have been published.
+    doubtful: Option<Writing>,
     next_id: u64,
     actions: Vec<Action>,
     /// Something that [`Status`] shows may have changed.
@@ -127,9 +153,15 @@ struct Pending {
 #[derive(Debug)]
 struct Writing {
     request: RequestId,
+    /// Run id of the master that it was sent to.
+    master_run_id: Option<String>,
     epoch: Epoch,
     map: NodeMap,
     changes: Vec<(String, What, u64)>,
+    /// The map was written whole.
+    replaces: bool,
+    /// See [`MapWrite::rehomed`].
+    rehomed: Epoch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,9 +187,20 @@ struct Lease {
     missed: bool,
     /// A read of the map for memory's sake, as a standby.
     remembering: Option<RequestId>,
+    /// Since when one who does not remember the last map lets others lead first; `None` while it is not known whether the master has a map.
+    yields_since_ms: Option<u64>,
     /// Connections to nodes are kept: we lead, or may lead again in a moment.
     watching: bool,
+    /// They are kept to see who is there, before we lead.
+    looking: bool,
     told: Option<bool>,
+}
+
+impl Lease {
+    /// Connections to nodes are kept, for one reason or the other.
+    fn keeps_links(&self) -> bool {
+        self.watching || self.looking
+    }
 }
 
 impl Book {
@@ -183,7 +226,7 @@ impl Book {
         if let Some(writing) = self.writing.take()
             && !flaw::has(Flaw::UnansweredIsUndone)
         {
-            self.doubtful = Some((writing.map, writing.epoch));
+            self.doubtful = Some(writing);
         }
     }
 
@@ -197,6 +240,11 @@ impl Book {
 
     fn being_shown_down(&self, name: &str) -> bool {
         self.writing.as_ref().and_then(|writing| writing.map.get(name)).is_some_and(|node| !node.up)
+    }
+
+    /// By the time that its answer comes, readers may go by it.
+    fn being_shown_up(&self, name: &str) -> bool {
+        self.writing.as_ref().and_then(|writing| writing.map.get(name)).is_some_and(|node| node.up)
     }
 
     /// The next map may show the node otherwise.
@@ -236,6 +284,7 @@ impl Membership {
                 epoch: 0,
                 base: NodeMap::new(),
                 base_epoch: 0,
+                heard_epoch: 0,
                 guest_need: 0,
                 reweighed: false,
                 published_at_ms: 0,
@@ -245,9 +294,14 @@ impl Membership {
                 listing: None,
                 listed_at_ms: 0,
                 next_orders_ms: 0,
+                notes: Told::default(),
                 pending: BTreeMap::new(),
                 rewrite: false,
+                writes_back: false,
                 rewritten_at_ms: 0,
+                rewritten_epoch: 0,
+                is_map_lost: false,
+                outdone: None,
                 writing: None,
                 doubtful: None,
                 next_id: 0,
@@ -263,16 +317,18 @@ impl Membership {
                 asked: None,
                 missed: true,
                 remembering: None,
+                yields_since_ms: None,
                 watching: false,
+                looking: false,
                 told: None,
             },
             members: BTreeMap::new(),
             wishes: Wishes::default(),
-            last_step: None,
+            due_ms: None,
         }
     }
 
-    /// Takes in what happened, and says what is to be done. Must be called every [`STEP_AT_LEAST_EVERY_MS`], if only with
+    /// Takes in what happened, and says what is to be done. Must be called when it is due, see [`Membership::deadline_ms`], if only with
     /// [`Event::Tick`].
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
         if self.lease.role == Role::Stopped {
@@ -284,11 +340,19 @@ impl Membership {
         std::mem::take(&mut self.book.actions)
     }
 
-    /// When [`Membership::step`] is next to be called if nothing happens before.
-    pub fn deadline_ms(&self, now: Now) -> u64 {
-        let latest_ms = now.mono_ms + STEP_AT_LEAST_EVERY_MS;
-        let watched =
-            self.members.values().filter(|_| self.lease.watching).filter_map(|member| member.deadline_ms(now, &self.book));
+    /// When [`Membership::step`] is next to be called if nothing happens before. To be asked before each wait: if it is not called
+    /// then, it is because we did not run.
+    pub fn deadline_ms(&mut self, now: Now) -> u64 {
+        let due_ms = self.next_step_ms(now);
+        self.due_ms = Some(due_ms);
+        due_ms
+    }
+
+    fn next_step_ms(&self, now: Now) -> u64 {
+        let keeps_links = self.lease.keeps_links();
+        let is_pressing = keeps_links && self.members.values().any(Member::has_little_time);
+        let latest_ms = now.mono_ms + if is_pressing { options::STEP_WHEN_PRESSING_EVERY_MS } else { STEP_AT_LEAST_EVERY_MS };
+        let watched = self.members.values().filter(|_| keeps_links).filter_map(|member| member.deadline_ms(now, &self.book));
         let lease_ms = (self.book.master_up && self.lease.asked.is_none()).then_some(self.lease.next_at_ms);
         let settled_ms = self.guest_flush_from_ms();
         watched.chain(lease_ms).chain(settled_ms).filter(|ms| *ms > now.mono_ms).min().map_or(latest_ms, |ms| ms.min(latest_ms))
@@ -316,21 +380,19 @@ impl Membership {
     // ---- what happened ----
 
     fn notice_own_pause(&mut self, now: Now) {
-        if let Some(last) = self.last_step {
-            let gap_ms = now.mono_ms.saturating_sub(last.mono_ms);
-            if gap_ms > options::OWN_PAUSE_MS && !flaw::has(Flaw::BlamesOthers) {
-                for member in self.members.values_mut() {
-                    member.excuse(gap_ms);
-                }
-                if let Some(since_ms) = &mut self.book.bus_up_since_ms {
-                    *since_ms = now.mono_ms;
-                }
-                if gap_ms > options::OWN_PAUSE_TOLD_MS {
-                    self.book.notice(Notice::StoodStill { gap_ms });
-                }
-            }
+        let late_ms = self.due_ms.take().map_or(0, |due_ms| now.mono_ms.saturating_sub(due_ms));
+        if late_ms <= options::OWN_PAUSE_MS || flaw::has(Flaw::BlamesOthers) {
+            return;
         }
-        self.last_step = Some(now);
+        for member in self.members.values_mut() {
+            member.excuse(late_ms);
+        }
+        if let Some(since_ms) = &mut self.book.bus_up_since_ms {
+            *since_ms += late_ms;
+        }
+        if late_ms > options::OWN_PAUSE_TOLD_MS {
+            self.book.notice(Notice::StoodStill { late_ms });
+        }
     }
 
     fn take_in(&mut self, now: Now, event: Event) {
@@ -351,6 +413,7 @@ impl Membership {
             Event::Wrote { request, answer } => self.wrote(request, answer, now),
             Event::RequestFailed { request, reason } => self.request_failed(request, reason, now),
             Event::MapHeard { map, epoch } => self.map_heard(map, epoch, now),
+            Event::DeltaHeard(delta) => self.delta_heard(&delta, now),
             Event::Heard(message) => self.heard(message, now),
             Event::LinkOpened { name, link, server } => {
                 self.with(&name, |member, book| member.link_opened(link, server, now, book))
@@ -381,6 +444,10 @@ impl Membership {
             self.book.notice(Notice::MasterBack);
         }
         self.book.master_up = true;
+        if run_id.is_none() || run_id != self.book.master_run_id {
+            // Proxies have told another process, or none.
+            self.book.proxies.are_unknown_until(now.mono_ms + self.book.options.proxy_grace_ms);
+        }
         self.book.master_run_id = run_id;
         self.book.touched = true;
         // What agents said meanwhile was not heard.
@@ -388,6 +455,7 @@ impl Membership {
             *since_ms = now.mono_ms;
         }
         self.lease.next_at_ms = now.mono_ms;
+        self.lease.yields_since_ms = None;
     }
 
     fn master_down(&mut self, reason: String, now: Now) {
@@ -410,6 +478,15 @@ impl Membership {
         self.lease.role = Role::Standby;
         self.lease.until_ms = 0;
         self.lease.next_at_ms = now.mono_ms + self.book.options.lease_interval_ms;
+    }
+
+    /// Somebody else led, at a master that was cut off or that has lost the last maps since: some readers go by a map that is later than any that
+    /// we know of, and would take none of ours. Nobody can tell what it said, so all begins anew, from a map with a greater epoch.
+    pub(super) fn outdone(&mut self, epoch: Epoch, now: Now) {
+        self.book.epoch = self.book.epoch.max(epoch);
+        self.book.outdone = Some(epoch);
+        self.begin_term(now);
+        self.lease.next_at_ms = now.mono_ms;
     }
 
     fn leased(&mut self, request: RequestId, answer: LeaseAnswer, now: Now) {
@@ -468,13 +545,14 @@ impl Membership {
     }
 
     fn stand_by(&mut self, now: Now) {
-        let led = self.lease.watching;
+        let kept_links = self.lease.keeps_links();
         self.lease.role = Role::Standby;
-        self.lease.watching = false;
+        (self.lease.watching, self.lease.looking) = (false, false);
         self.lease.until_ms = 0;
+        self.book.outdone = None;
         self.book.doubt_write();
         self.book.pending.clear();
-        if led {
+        if kept_links {
             for member in self.members.values_mut() {
                 member.stand_down(now, &mut self.book);
             }
@@ -500,6 +578,10 @@ impl Membership {
             if self.remember(map, epoch) {
                 self.resume_homes(rehomed, now);
             }
+            if self.lease.yields_since_ms.is_none() {
+                self.lease.yields_since_ms = Some(now.mono_ms);
+                self.lease.next_at_ms = now.mono_ms;
+            }
         } else if self.lease.role == Role::Reading(request) {
             self.lead(map, epoch, rehomed, now);
         }
@@ -522,28 +604,47 @@ impl Membership {
 
     /// Begins to lead: from the map in the master or, where that is gone or older, from the one that is remembered.
     fn lead(&mut self, map: NodeMap, stored: Epoch, rehomed: Option<Epoch>, now: Now) {
-        // The master has lost what we know was published. Then what may have been published is as good: whatever had to be
-        // flushed for it was. If it was not published, nobody has used what it shows up, nor the guests of what it shows down.
-        if let Some((map, epoch)) = self.book.doubtful.take()
-            && stored < self.book.base_epoch
+        // The master has lost what we know was published, or another took its place that may lack the last map. Then what may have been
+        // published is as good: whatever had to be flushed for it was. If it was not published, nobody has used what it shows up, nor the
+        // guests of what it shows down.
+        if let Some(writing) = self.book.doubtful.take()
+            && (stored < self.book.base_epoch
+                || stored == self.book.base_epoch && writing.master_run_id != self.book.master_run_id)
         {
-            (self.book.base, self.book.base_epoch) = (map, epoch);
+            (self.book.base, self.book.base_epoch) = (writing.map, writing.epoch);
         }
         let same = stored == self.book.base_epoch && map.len() == self.book.base.len();
         let remembered = self.remember(map, stored);
         let from_memory = !remembered && !same && !self.book.base.is_empty();
-        if from_memory && self.book.options.guest_databases {
+        // Unless the master knows that map, too: then another has come to lead, who stood still for long enough.
+        let later = self.book.outdone.take().filter(|epoch| stored < *epoch);
+        if let Some(epoch) = later {
+            self.book.notice(Notice::Outdone { epoch });
+        }
+        let outdone = later.is_some();
+        if (from_memory || outdone) && self.book.options.guest_databases {
             self.book.homes.distrust(&self.book.base);
-        } else {
+        } else if !flaw::has(Flaw::ForgetsWhoLostSlots) {
             self.resume_homes(rehomed, now);
         }
-        self.book.proxies.begin(now.mono_ms, self.book.options.proxy_grace_ms);
+        self.book.proxies.begin();
+        if from_memory || outdone {
+            self.book.proxies.are_unknown_until(now.mono_ms + self.book.options.proxy_grace_ms);
+        } else if self.book.base.is_empty() && self.book.epoch == 0 {
+            // There was no map before ours, and whoever goes by that says so to this master.
+            self.book.proxies.are_unknown_until(now.mono_ms);
+        }
         self.book.listing = None;
+        self.book.listed_at_ms = 0;
+        self.book.notes = Told::default();
         // There was a later map, which is gone from here and from there: what it said of the nodes is not known.
-        let behind = from_memory && stored > self.book.base_epoch && !flaw::has(Flaw::TrustsOldMemory);
+        let behind = outdone
+            || from_memory && stored.max(self.book.heard_epoch) > self.book.base_epoch && !flaw::has(Flaw::TrustsOldMemory);
         self.lease.role = Role::Leading;
         let book = &mut self.book;
         book.leading = true;
+        // Readers never take an empty map: if somebody else has emptied the node set, they go by what stood there.
+        book.is_map_lost = behind || book.base.is_empty() && stored > 0;
         book.rewrite = !flaw::has(Flaw::LosesMapWithMaster);
         book.pending.clear();
         book.touched = true;
@@ -560,11 +661,13 @@ impl Membership {
         book.base = base;
         book.notice(Notice::Leads { nodes: book.base.len(), epoch: book.base_epoch, from_memory });
         self.lease.told = Some(true);
-        if from_memory && !behind && !flaw::has(Flaw::LosesMapWithMaster) {
-            // At once, and as it was: this says nothing new to readers, and another coordinator that missed the last maps
-            // must not come to lead while the master is empty.
-            let map = self.book.base.clone();
-            self.send(map, Vec::new(), true, now);
+        // Unless the lease may have been another's since the map was read, and is about to be ours anew.
+        let is_sure = self.lease.asked.is_none() || flaw::has(Flaw::WritesWhileLeaseInDoubt);
+        // At once, and as it was: this says nothing new to readers, and another coordinator that missed the last maps
+        // must not come to lead while the master is empty.
+        self.book.writes_back = from_memory && !behind && !flaw::has(Flaw::LosesMapWithMaster);
+        if is_sure {
+            self.write_back(now);
         }
     }
 
@@ -589,13 +692,14 @@ impl Membership {
     }
 
     fn written(&mut self, writing: Writing, now: Now) {
-        let Writing { epoch, map, changes, .. } = writing;
+        let Writing { epoch, map, changes, replaces, rehomed, .. } = writing;
         let book = &mut self.book;
         // Readers take no empty map, so this is the first that they see of ours; what was emptied before they did may be in use.
         let is_first = book.base.is_empty() && !map.is_empty();
-        if std::mem::take(&mut book.rewrite) || is_first {
-            book.rewritten_at_ms = now.mono_ms;
+        if replaces || is_first {
+            (book.rewritten_at_ms, book.rewritten_epoch) = (now.mono_ms, epoch);
         }
+        book.rewrite &= !replaces;
         book.touched = true;
         book.published_at_ms = now.mono_ms;
         for (name, member) in &mut self.members {
@@ -612,15 +716,11 @@ impl Membership {
             }
             if published != member.published {
                 member.published = published;
-                member.shown_at_ms = now.mono_ms;
+                (member.shown_at_ms, member.shown_epoch) = (now.mono_ms, epoch);
                 if published == Published::Up && !member.is_up() {
-                    // It went down while this was on its way. What guests hold from before is older than this map; and so
-                    // is an emptying that has begun: readers will have used what was emptied.
+                    // It went down while this was on its way. What guests hold from before is older than this map.
                     if !flaw::has(Flaw::LateUpNeedsNoFlush) {
                         book.guest_need += 1;
-                    }
-                    if !flaw::has(Flaw::OldFlushCounts) {
-                        member.drop_flush();
                     }
                 }
             }
@@ -634,7 +734,7 @@ impl Membership {
         book.forgotten.extend(book.base.keys().filter(|name| !map.contains_key(*name)).cloned());
         book.base_epoch = epoch;
         book.base = map;
-        self.follow_homes(now);
+        self.follow_homes(rehomed, now);
     }
 
     fn request_failed(&mut self, request: RequestId, reason: String, now: Now) {
@@ -644,6 +744,7 @@ impl Membership {
             self.begin_term(now);
         } else if self.lease.remembering.take_if(|reading| *reading == request).is_some() {
             self.lease.missed = true;
+            self.lease.next_at_ms = now.mono_ms + self.book.options.lease_interval_ms;
         } else if self.book.listing.take_if(|(listing, _)| *listing == request).is_some() {
             // It is tried again when it is due.
         } else {
@@ -666,6 +767,26 @@ impl Membership {
         }
     }
 
+    /// What a standby remembers follows the leader's deltas. Where one is missed the map is read.
+    fn delta_heard(&mut self, delta: &MapDelta, now: Now) {
+        if self.lease.watching || !(self.book.base_epoch + 1..=EPOCH_MAX).contains(&delta.epoch) {
+            return;
+        }
+        match delta.applied_to(&self.book.base, self.book.base_epoch) {
+            Ok(map) => {
+                if self.remember(map, delta.epoch) {
+                    self.hear_homes(now);
+                }
+            }
+            Err(_) => {
+                self.book.epoch = self.book.epoch.max(delta.epoch);
+                self.book.heard_epoch = self.book.heard_epoch.max(delta.epoch);
+                self.lease.missed = true;
+                self.lease.next_at_ms = now.mono_ms;
+            }
+        }
+    }
+
     fn heard(&mut self, message: AgentBusMessage, now: Now) {
         match message {
             AgentBusMessage::NodeUp { node } => self.announced(&node, now),
@@ -675,9 +796,9 @@ impl Membership {
             AgentBusMessage::NodeLeaving { name, run_id } => {
                 self.with(&name, |member, book| member.hear_gone(run_id.as_deref(), Cause::Leaving, now, book));
             }
-            AgentBusMessage::NodeSuspect { name, .. } => {
+            AgentBusMessage::NodeSuspect { name, reporter, reason } => {
                 if self.book.leading {
-                    self.with(&name, |member, book| member.suspect(now, book));
+                    self.with(&name, |member, book| member.suspect(&reporter, &reason, now, book));
                 }
             }
             AgentBusMessage::NodeWish { id, name, wish } => self.wished(id, &name, wish, now),
@@ -730,7 +851,7 @@ impl Membership {
             return;
         }
         self.ask_for_lease(now);
-        if self.lease.watching {
+        if self.lease.keeps_links() {
             let (book, leading) = (&mut self.book, self.lease.role == Role::Leading);
             for member in self.members.values_mut() {
                 member.keep_link(now, book);
@@ -743,6 +864,7 @@ impl Membership {
             self.flush_guests(now);
             self.write(now);
             self.look_after_homes(now);
+            self.tell_notes(now);
         }
         self.answer_wishes(now);
         let book = &mut self.book;
@@ -762,7 +884,7 @@ impl Membership {
     }
 
     fn ask_for_lease(&mut self, now: Now) {
-        if !self.book.master_up || self.lease.asked.is_some() || now.mono_ms < self.lease.next_at_ms {
+        if !self.book.master_up || self.lease.asked.is_some() || now.mono_ms < self.lease.next_at_ms || self.yields(now) {
             return;
         }
         let request = self.book.id();
@@ -773,6 +895,34 @@ impl Membership {
             term: self.lease.term,
             ttl_ms: self.book.options.lease_ms,
         });
+    }
+
+    /// Whether others are to lead first, if there are any: the master has lost the last map, and somebody may be about to connect who
+    /// remembers it. It would be written back and nothing lost; we could only have all nodes emptied.
+    fn yields(&mut self, now: Now) -> bool {
+        let (lease, book) = (&mut self.lease, &mut self.book);
+        lease.looking = false;
+        let remembers = !book.base.is_empty() && book.heard_epoch <= book.base_epoch;
+        if remembers || lease.role != Role::Standby || book.options.yield_ms == 0 || flaw::has(Flaw::LeadsBeforeThoseWhoRemember)
+        {
+            return false;
+        }
+        if (lease.missed || lease.yields_since_ms.is_none()) && lease.remembering.is_none() {
+            let request = book.id();
+            lease.remembering = Some(request);
+            lease.missed = false;
+            book.push(Action::ReadMap { request });
+        }
+        // Who is there shows what there is to lose.
+        lease.looking = true;
+        let Some(since_ms) = lease.yields_since_ms else { return true };
+        let mut announced = self.members.values().filter(|member| member.announces(now, book)).peekable();
+        let nothing_to_lose = announced.peek().is_some() && announced.all(Member::is_young);
+        let until_ms = since_ms + if nothing_to_lose { book.options.yield_ms / 4 } else { book.options.yield_ms };
+        if !nothing_to_lose {
+            lease.next_at_ms = lease.next_at_ms.max(until_ms.min(now.mono_ms + options::STEP_AT_LEAST_EVERY_MS));
+        }
+        now.mono_ms < until_ms
     }
 
     /// From when guest databases may be flushed for the nodes that go down; `None` where none does, or none need be.
@@ -793,7 +943,9 @@ impl Membership {
 
     /// Weights are to change while a node is down: slots may come back to nodes that kept guests of theirs before.
     fn guests_may_come_back(&self) -> bool {
-        self.book.reweighed && self.members.values().any(|member| member.listed && !member.is_up())
+        !flaw::has(Flaw::WeightsChangeAmongGuests)
+            && self.book.reweighed
+            && self.members.values().any(|member| member.listed && !member.is_up())
     }
 
     fn flush_guests(&mut self, now: Now) {
@@ -829,6 +981,13 @@ impl Membership {
         gone > 1
     }
 
+    fn write_back(&mut self, now: Now) {
+        if std::mem::take(&mut self.book.writes_back) {
+            let map = self.book.base.clone();
+            self.send(map, Vec::new(), true, now);
+        }
+    }
+
     fn write(&mut self, now: Now) {
         if self.book.writing.is_some() || (self.book.pending.is_empty() && !self.book.rewrite) {
             return;
@@ -836,6 +995,10 @@ impl Membership {
         // If the lease turns out to have been lost and gained anew, somebody may have changed the map in between.
         if self.lease.asked.is_some() && !flaw::has(Flaw::WritesWhileLeaseInDoubt) {
             return;
+        }
+        if self.book.writes_back {
+            // Whatever has changed since, or is not known yet.
+            return self.write_back(now);
         }
         let goes_down = self.guests_may_come_back() || self.members.values().any(Member::goes_down);
         let unflushed = |member: &Member| member.is_up() && !member.guests_flushed(&self.book);
@@ -885,19 +1048,17 @@ impl Membership {
         };
         let request = self.book.id();
         let by_clock = if flaw::has(Flaw::EpochFromMemoryAlone) { 0 } else { now.unix_ms.min(EPOCH_MAX / 2) };
+        let known = if replace { self.book.epoch } else { self.book.base_epoch };
         let epoch = (self.book.epoch + 1).max(by_clock);
         self.book.epoch = epoch;
         let token = self.token();
         let expected = (!replace).then_some(self.book.base.len());
         let rehomed = self.book.homes.changed_with(&map, epoch);
-        self.book.push(Action::Write(MapWrite { request, token, epoch, expected, changed, removed, map: map.clone(), rehomed }));
-        self.book.writing = Some(Writing { request, epoch, map, changes });
+        // For readers that hold what was last published, however much of the hash is written.
+        let delta = MapDelta::between(&self.book.base, self.book.base_epoch, &map, epoch);
+        let write = MapWrite { request, token, epoch, known, expected, changed, removed, map: map.clone(), rehomed, delta };
+        self.book.push(Action::Write(write));
+        let master_run_id = self.book.master_run_id.clone();
+        self.book.writing = Some(Writing { request, master_run_id, epoch, map, changes, replaces: replace, rehomed });
     }
-}
-
-/// When the agent was last heard of is written along, but is no reason to write.
-fn same_but_for_ping(one: &Node, other: &Node) -> bool {
-    let mut one = one.clone();
-    one.last_ping = other.last_ping;
-    one == *other
 }

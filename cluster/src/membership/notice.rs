@@ -115,6 +115,11 @@ pub enum Notice {
         /// By which map it may have routed.
         epoch: Epoch,
     },
+    /// A proxy goes by a map of which nothing is known here.
+    Outdone {
+        /// The map's epoch.
+        epoch: Epoch,
+    },
     /// An operator wants something, and gets it.
     Wished {
         /// The node's name.
@@ -130,7 +135,7 @@ pub enum Notice {
     /// We did not run for a while.
     StoodStill {
         /// How long.
-        gap_ms: u64,
+        late_ms: u64,
     },
 }
 
@@ -279,6 +284,13 @@ impl fmt::Display for Notice {
                     "a proxy was out of touch and may have routed by the map of epoch {epoch} until now; nodes are purged once more"
                 )
             }
+            Notice::Outdone { epoch } => {
+                write!(
+                    f,
+                    "a proxy goes by the map of epoch {epoch}, of which the master knows nothing: another coordinator wrote it to a \
+                     master that was cut off or has lost it; all nodes are emptied"
+                )
+            }
             Notice::Wished { name, wish } => match wish {
                 Wish::Drain { .. } => write!(f, "an operator drains node {name}"),
                 Wish::Undrain => write!(f, "an operator lets node {name} be up again"),
@@ -289,7 +301,9 @@ impl fmt::Display for Notice {
                 f,
                 "all {nodes} nodes went silent at once: that is rather this host's network; nothing is published until one answers or their agents are silent too"
             ),
-            Notice::StoodStill { gap_ms } => write!(f, "this coordinator did not run for {gap_ms} ms; waiting anew for answers"),
+            Notice::StoodStill { late_ms } => {
+                write!(f, "this coordinator did not run for {late_ms} ms; waiting anew for answers")
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Options {
     pub lease_ms: u64,
     /// How often the lease is renewed, or tried for.
     pub lease_interval_ms: u64,
+    /// How long one who remembers no map, or not the last, lets others lead first at a master that has lost it.
+    pub yield_ms: u64,
     /// How long emptying a joining node may take.
     pub join_flush_timeout_ms: u64,
     /// How long flushing the guest databases may take a node.
@@ -57,6 +59,7 @@ impl Default for Options {
             forget_after_ms: 20 * 60_000,
             lease_ms: 2_000,
             lease_interval_ms: 500,
+            yield_ms: 2_000,
             join_flush_timeout_ms: 60_000,
             guest_flush_timeout_ms: 1_000,
             homes: super::homes::by_slots,
@@ -83,14 +86,33 @@ pub(super) const REFUSED_PAUSE_MS: u64 = 60_000;
 pub(super) const RECHECKS_MAX: u32 = 3;
 /// A report of a proxy makes us look at once, but not more often than this.
 pub(super) const SUSPECT_PAUSE_MS: u64 = 100;
-/// If this long passed between two steps it was we who stood still, not everybody else. The driver steps more often.
-pub(super) const OWN_PAUSE_MS: u64 = 400;
+/// A proxy that has not said again for so long that it cannot use a node can.
+pub(super) const REPORT_GOOD_FOR_MS: u64 = 15_000;
+/// Proxies that are named which cannot use a node.
+pub(super) const REPORTERS_MAX: usize = 16;
+/// So much is kept of what somebody calls himself or gives as a reason.
+pub(super) const REASON_LEN_MAX: usize = 160;
+/// What there is to tell of nodes is looked for so often.
+pub(super) const NOTES_INTERVAL_MS: u64 = 500;
+/// It is told again after this, changed or not.
+pub(super) const NOTES_AGAIN_MS: u64 = 5_000;
+/// It is gone when it has not been told again for so long.
+pub(super) const NOTES_KEPT_MS: u64 = 15_000;
+/// Of so many nodes at most.
+pub(super) const NOTES_MAX: usize = 100;
+/// If a step comes so much later than it was due it was we who stood still, not everybody else.
+pub(super) const OWN_PAUSE_MS: u64 = 50;
 /// From this long on it is worth a word.
 pub(super) const OWN_PAUSE_TOLD_MS: u64 = 1_000;
-/// The longest time between two steps, which the driver must keep.
+/// The longest time between two steps. What passes of it while we stand still is not noticed, and so not excused.
 pub const STEP_AT_LEAST_EVERY_MS: u64 = 250;
+/// The longest time while some node has little time to answer.
+pub(super) const STEP_WHEN_PRESSING_EVERY_MS: u64 = 50;
 /// Started this long before it was last seen empty: allows for clocks of different hosts, and uptimes in whole seconds.
 pub(super) const UPTIME_SLACK_MS: u64 = 5_000;
+
+/// Nodes that were all started within this have nothing to lose that is worth waiting for.
+pub(super) const YOUNG_MS: u64 = 10_000;
 
 /// Operators' wishes that are carried out at a time; a bound on what a stray program can do.
 pub(super) const WISHES_MAX: usize = 64;
@@ -115,4 +137,5 @@ pub const NAME_LEN_MAX: usize = 255;
 /// The weights a node may announce.
 pub const WEIGHTS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
-const _: () = assert!(STEP_AT_LEAST_EVERY_MS < OWN_PAUSE_MS && OWN_PAUSE_MS < OWN_PAUSE_TOLD_MS);
+const _: () = assert!(2 * NOTES_AGAIN_MS < NOTES_KEPT_MS && NOTES_INTERVAL_MS < NOTES_AGAIN_MS);
+const _: () = assert!(STEP_WHEN_PRESSING_EVERY_MS < STEP_AT_LEAST_EVERY_MS && OWN_PAUSE_MS < OWN_PAUSE_TOLD_MS);

@@ -7,7 +7,10 @@ use super::{
     Action, Membership, Notice, Now, RequestId, Role,
     options::{ORDER_AGAIN_MS, ORDERS_MAX, PROXIES_IDLE_INTERVAL_MS},
 };
-use crate::contract::{Confirmation, Epoch, Node, NodeMap};
+use crate::{
+    contract::{Confirmation, Epoch, Node, NodeMap},
+    flaw::{self, Flaw},
+};
 
 impl Membership {
     /// The base is a map that was read, and what was published before it is not known for sure.
@@ -32,18 +35,20 @@ impl Membership {
                 // Maps before it may have been missed.
                 book.homes.resume(&book.base, book.base_epoch, now.mono_ms);
             } else {
-                book.homes.follow(&book.base, book.base_epoch, now.mono_ms);
+                book.homes.follow(&book.base, book.base_epoch, book.base_epoch, now.mono_ms);
             }
         }
     }
 
-    /// The base is a map that we wrote.
-    pub(super) fn follow_homes(&mut self, now: Now) {
+    /// The base is a map that we wrote, with this epoch beside it as that of the last which gave keys new homes.
+    pub(super) fn follow_homes(&mut self, rehomed: Epoch, now: Now) {
         let book = &mut self.book;
         if !book.options.guest_databases {
             return;
         }
-        book.homes.follow(&book.base, book.base_epoch, now.mono_ms);
+        book.homes.follow(&book.base, book.base_epoch, rehomed, now.mono_ms);
+        // A proxy that was out of touch turned up while this map was on its way.
+        book.rewrite |= book.homes.lose_by_next_map();
         let weight_in_map = |name: &str| book.base.get(name).map(|node| node.weight);
         let waits = |(name, member): (&String, &super::Member)| {
             member.listed && weight_in_map(name).is_some_and(|weight| weight != member.weight)
@@ -63,7 +68,7 @@ impl Membership {
             return (wanted, BTreeSet::new());
         }
         book.homes.unclean = book.homes.propose(&wanted);
-        if book.homes.unclean.is_empty() {
+        if book.homes.unclean.is_empty() || flaw::has(Flaw::HomesComeBackUnclean) {
             return (wanted, BTreeSet::new());
         }
         let mut map = NodeMap::new();
@@ -89,7 +94,11 @@ impl Membership {
         if !heard.gone.is_empty() {
             book.push(Action::DropProxies { ids: heard.gone });
         }
+        if heard.greatest > book.epoch && !flaw::has(Flaw::TrustsForeignMaps) {
+            return self.outdone(heard.greatest, now);
+        }
         if let Some(epoch) = heard.laggard
+            && !flaw::has(Flaw::LaggardsTrusted)
             && book.homes.mistrust(epoch)
         {
             book.notice(Notice::Laggard { epoch });
@@ -113,8 +122,16 @@ impl Membership {
     }
 
     fn list_proxies(&mut self, now: Now) {
-        let is_waited_for = self.book.homes.unpurged().next().is_some();
-        let pause_ms = if is_waited_for { self.book.options.proxies_interval_ms } else { PROXIES_IDLE_INTERVAL_MS };
+        let options = &self.book.options;
+        let is_waited_for = || self.book.homes.unpurged().next().is_some() || !self.book.proxies.is_complete(now.mono_ms);
+        let pause_ms = if self.members.values().any(|member| member.awaits_proxies(now, &self.book)) {
+            // A node's keys wait for it.
+            options.settle_ms.min(options.proxies_interval_ms)
+        } else if is_waited_for() {
+            options.proxies_interval_ms
+        } else {
+            PROXIES_IDLE_INTERVAL_MS
+        };
         if self.book.listing.is_some() || now.mono_ms < self.book.listed_at_ms + pause_ms {
             return;
         }
@@ -164,6 +181,7 @@ impl super::Book {
     /// what the node has lost, or where there is nothing to make up for.
     pub(super) fn may_clear(&self, name: &str, now: Now) -> Option<Epoch> {
         let (since, since_ms) = self.homes.lost(name)?;
-        self.proxies.confirm(since, since_ms, now.mono_ms, self.options.proxy_grace_ms).then_some(since)
+        let confirmed = self.proxies.confirm(since, since_ms, now.mono_ms, self.options.proxy_grace_ms);
+        (confirmed || flaw::has(Flaw::ClearedUnconfirmed)).then_some(since)
     }
 }

@@ -59,7 +59,9 @@ impl Membership {
         if self.wishes.waiting.len() >= WISHES_MAX {
             return Err(format!("{WISHES_MAX} wishes are being carried out already"));
         }
-        let Some(member) = self.members.get(name).filter(|member| member.listed || member.barred) else {
+        // One may have been drained before a map showed it, and is listed in none.
+        let is_known = |member: &&Member| member.listed || member.barred || member.upkeep.drained.is_some();
+        let Some(member) = self.members.get(name).filter(is_known) else {
             return Err(format!("no node is called {name}"));
         };
         match wish {
@@ -144,6 +146,9 @@ impl Membership {
             };
         }
         match self.members.get(name) {
+            Some(member) if wish == Wish::Undrain && member.awaits_proxies(now, book) => {
+                format!("proxies to confirm that they have left {name}")
+            }
             Some(member) if wish == Wish::Undrain && member.published != Published::Up => {
                 member.hindrance(now, book).unwrap_or_else(|| format!("{name} to be emptied"))
             }

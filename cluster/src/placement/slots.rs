@@ -36,13 +36,16 @@ fn has_brace(key: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
     const BRACES: u64 = u64::from_ne_bytes([b'{'; 8]);
-    let (blocks, rest) = key.as_chunks::<8>();
-    let found = blocks.iter().any(|block| {
+    let is_in = |block: &[u8; 8]| {
         // A byte that is the brace's becomes 0, and only then does subtracting 1 borrow into its highest bit.
         let difference = u64::from_ne_bytes(*block) ^ BRACES;
         difference.wrapping_sub(ONES) & !difference & HIGHS != 0
-    });
-    found || rest.contains(&b'{')
+    };
+    match key.last_chunk() {
+        // What is behind the last whole block is looked at together with some of that.
+        Some(last) => is_in(last) || key.as_chunks().0.iter().any(is_in),
+        None => key.contains(&b'{'),
+    }
 }
 
 fn braced(key: &[u8]) -> &[u8] {
@@ -260,6 +263,20 @@ mod tests {
     }
 
     /// Slot 7761's three bids are all late: 6.47 by the node that is down, which was no longer heard when the others were.
+    #[test]
+    fn a_brace_is_seen_wherever_it_stands() {
+        for len in 0..40 {
+            let mut key = vec![b'z'; len];
+            assert!(!has_brace(&key));
+            for at in 0..len {
+                key[at] = b'{';
+                assert!(has_brace(&key), "{len} bytes, at {at}");
+                key[at] = b'|';
+            }
+            assert!(!has_brace(&key), "{len} bytes");
+        }
+    }
+
     #[test]
     fn a_home_stays_where_it_is_when_its_node_goes_down() {
         let bidders = |up| {

@@ -18,22 +18,26 @@ pub struct Args<'a> {
 
 impl<'a> Args<'a> {
     /// Arguments at `ranges` of the request `bytes`. Every range must lie within `bytes`.
+    #[inline]
     pub fn new(bytes: &'a [u8], ranges: &'a [ArgRange]) -> Self {
         debug_assert!(ranges.iter().all(|r| (r.start + r.len) as usize <= bytes.len()));
         Args { bytes, ranges }
     }
 
     /// How many there are, the command's name included: the `argc` of redis.
+    #[inline]
     pub fn len(&self) -> usize {
         self.ranges.len()
     }
 
     /// Whether there are none (an empty request, which redis ignores).
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
     /// Argument `index`, or `None` past the last.
+    #[inline]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let range = self.ranges.get(index)?;
         Some(&self.bytes[range.start as usize..(range.start + range.len) as usize])
@@ -65,6 +69,7 @@ impl<'a> Args<'a> {
     }
 
     /// The request as it came.
+    #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

@@ -11,13 +11,15 @@ mod args;
 pub mod encode;
 mod inline;
 mod number;
+mod opening;
 mod reply;
 mod request;
 
 pub use args::{ArgRange, Args};
 pub use inline::split_inline;
 pub use number::parse_integer;
-pub use reply::{ReplyFramer, array, array_elements};
+pub use opening::Opening;
+pub use reply::{ReplyFramer, array, array_elements, pairs, short_value, text_of};
 pub use request::{Frame, RequestFramer};
 
 /// Longest line of an inline request, and longest count line of any other, in bytes (redis's `PROTO_INLINE_MAX_SIZE`).

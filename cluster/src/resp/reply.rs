@@ -26,6 +26,12 @@ impl ReplyFramer {
         self.at
     }
 
+    /// Whether it has not begun with the next reply.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.at == 0
+    }
+
     /// Looks for a whole reply at the start of `buf` and returns its length. After `Ok(None)`, call it again with the same bytes and
     /// more behind them; after a reply it is ready for the next.
     ///
@@ -34,17 +40,11 @@ impl ReplyFramer {
     #[inline]
     pub fn advance(&mut self, buf: &[u8]) -> Result<Option<usize>, ProtocolError> {
         while self.values_left > 0 {
-            // Most values are short strings.
-            let end = match buf.get(self.at..).unwrap_or_default() {
-                [] => return Ok(None),
-                [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
-                    5 + usize::from(tens - b'0') * 10 + usize::from(ones - b'0') + 2
-                }
-                [b'$', digit @ b'0'..=b'9', b'\r', _, ..] => 4 + usize::from(digit - b'0') + 2,
-                [b'+', b'O', b'K', b'\r', _, ..] => 5,
-                _ => 0,
-            };
-            if end > 0 {
+            let rest = buf.get(self.at..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            if let Some(end) = short_end(rest) {
                 // May lie behind the end of the buffer: the loop's head and the check below wait for it.
                 self.at += end;
                 self.values_left -= 1;
@@ -88,6 +88,28 @@ impl ReplyFramer {
         let len = self.at;
         *self = ReplyFramer::default();
         Ok(Some(len))
+    }
+}
+
+/// The length of the value at the start of `buf`, if that is whole and what most replies are: a string of less than 1,000 bytes, or
+/// `+OK`.
+#[inline(always)]
+pub fn short_value(buf: &[u8]) -> Option<usize> {
+    short_end(buf).filter(|end| *end <= buf.len())
+}
+
+/// Where a short string or `+OK` at the start of `buf` ends, whether it has come that far or not.
+#[inline(always)]
+fn short_end(buf: &[u8]) -> Option<usize> {
+    let digit = |byte: &u8| usize::from(byte - b'0');
+    match buf {
+        [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => Some(digit(tens) * 10 + digit(ones) + 7),
+        [b'+', b'O', b'K', b'\r', _, ..] => Some(5),
+        [b'$', hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
+            Some(digit(hundreds) * 100 + digit(tens) * 10 + digit(ones) + 8)
+        }
+        [b'$', ones @ b'0'..=b'9', b'\r', _, ..] => Some(digit(ones) + 6),
+        _ => None,
     }
 }
 
@@ -135,6 +157,35 @@ pub fn array_elements(reply: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     }))
 }
 
+/// Names and values of a map that is whole, or of the array that RESP2 has in its place; `None` if `reply` is no such thing.
+pub fn pairs(reply: &[u8]) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+    let (count, mut rest) = match reply {
+        [b'%', ..] => {
+            let end = reply.iter().position(|&byte| byte == b'\r')?;
+            (length(&reply[1..end]).ok()??, reply.get(end + 2..)?)
+        }
+        _ => array(reply).map(|(count, rest)| (count / 2, rest))?,
+    };
+    let mut next = move || {
+        let len = ReplyFramer::default().advance(rest).ok()??;
+        let (element, tail) = rest.split_at(len);
+        rest = tail;
+        Some(element)
+    };
+    Some((0..count).map_while(move |_| Some((next()?, next()?))))
+}
+
+/// The text of a bulk string or verbatim string that is whole; `None` if `reply` is no such thing.
+pub fn text_of(reply: &[u8]) -> Option<&[u8]> {
+    let start = reply.iter().position(|&byte| byte == b'\n')? + 1;
+    let body = reply[start..].strip_suffix(b"\r\n")?;
+    match reply[0] {
+        b'$' => Some(body),
+        b'=' => body.strip_prefix(b"txt:"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +197,23 @@ mod tests {
 
     fn frame(bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
         ReplyFramer::default().advance(bytes)
+    }
+
+    #[test]
+    fn short_values_are_those_of_the_framer() {
+        for len in (0..=120).chain(995..1_000) {
+            let bytes = format!("${len}\r\n{}\r\n", "v".repeat(len));
+            for cut in [0, 1, 3, 4, 5, bytes.len() - 1] {
+                assert_eq!(short_value(&bytes.as_bytes()[..cut]), None, "{len} cut at {cut}");
+            }
+            assert_eq!(short_value(bytes.as_bytes()), Some(bytes.len()));
+            assert_eq!(frame(format!("{bytes}:1").as_bytes()), Ok(Some(bytes.len())));
+        }
+        assert_eq!(short_value(b"+OK\r\n-"), Some(5));
+        for other in ["$1000\r\n", "$-1\r\n", "$01\r\nv\r\n", "+OKAY\r\n", ":1\r\n", "*0\r\n", ">0\r\n", "-ERR\r\n", "$x\r\n\r\n"]
+        {
+            assert_eq!(short_value(other.as_bytes()), None, "{other:?}");
+        }
     }
 
     #[test]

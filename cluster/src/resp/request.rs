@@ -27,15 +27,19 @@ pub struct RequestFramer {
     at: usize,
     /// Arguments still to come; `None` before the `*` line was read.
     args_left: Option<u32>,
+    /// Where the argument ends that has not come whole.
+    wanted: usize,
 }
 
 impl RequestFramer {
     /// The arguments found by the last [`RequestFramer::advance`] that returned a multibulk frame.
+    #[inline]
     pub fn args(&self) -> &[ArgRange] {
         &self.args
     }
 
     /// Forgets what was found, ready for the next request.
+    #[inline]
     pub fn reset(&mut self) {
         self.args.clear();
         if self.args.capacity() > ARGS_KEPT {
@@ -43,11 +47,23 @@ impl RequestFramer {
         }
         self.at = 0;
         self.args_left = None;
+        self.wanted = 0;
+    }
+
+    /// Whether it has not begun with the next request.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.at == 0 && self.args_left.is_none()
     }
 
     /// How many bytes the buffer must hold at least before the request can be whole, as far as is known by now.
     pub fn bytes_wanted(&self) -> usize {
-        self.at
+        self.wanted.max(self.at)
+    }
+
+    /// How long the request is, once its last argument has begun to come; `None` before.
+    pub fn end(&self) -> Option<usize> {
+        (self.args_left == Some(1) && self.wanted > self.at).then_some(self.wanted)
     }
 
     /// Looks for a whole request at the start of `buf`. After `Ok(None)`, call it again with the same bytes and more behind them;
@@ -90,6 +106,7 @@ impl RequestFramer {
                 return Err(ProtocolError::RequestTooBig);
             }
             if end > buf.len() {
+                self.wanted = end;
                 break;
             }
             self.args.push(ArgRange { start: start as u32, len: len as u32 });
@@ -198,6 +215,18 @@ mod tests {
         check(&[b"*".as_slice(), &[b'1'; LINE_BYTES_MAX + 1]].concat(), Err(ProtocolError::MultibulkCountTooBig));
         check(&[b"*1\r\n$".as_slice(), &[b'1'; LINE_BYTES_MAX + 1]].concat(), Err(ProtocolError::BulkCountTooBig));
         assert_eq!(ProtocolError::ExpectedBulk(b'G').to_string(), "Protocol error: expected '$', got 'G'");
+    }
+
+    #[test]
+    fn it_is_known_how_much_of_a_request_must_come() {
+        let request = b"*2\r\n$3\r\nGET\r\n$1000\r\n";
+        let mut framer = RequestFramer::default();
+        assert_eq!((framer.advance(&request[..10]), framer.bytes_wanted()), (Ok(None), 13));
+        assert_eq!((framer.advance(request), framer.bytes_wanted()), (Ok(None), request.len() + 1002));
+        assert_eq!(framer.end(), Some(request.len() + 1002));
+        framer.reset();
+        assert_eq!((framer.bytes_wanted(), framer.end()), (0, None));
+        assert_eq!((framer.advance(b"*3\r\n$3\r\nSET\r\n$1000\r\n"), framer.end()), (Ok(None), None));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use tokio::{
 use vrc_agent::spawn::{RedisProcess, SpawnOptions};
 use vrc_cluster::{
     client::{MasterUrl, WatchOptions},
-    contract::{CLIENT_BUS, ClientBusMessage, EPOCH_KEY, Endpoint, Epoch, NODE_SET_KEY, Node, NodeMap},
+    contract::{
+        CLIENT_BUS, ClientBusMessage, DELTA_BUS, DELTA_KEY, EPOCH_KEY, Endpoint, Epoch, MapDelta, NODE_SET_KEY, Node, NodeMap,
+    },
     topology::Topology,
 };
 
@@ -113,7 +115,7 @@ impl Master {
     }
 
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
-        self.url().client().unwrap().get_multiplexed_async_connection().await.unwrap()
+        self.url().client().await.unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
     /// Has the hash hold just this map.
@@ -144,6 +146,32 @@ impl Master {
         assert_eq!(self.say(&serde_json::to_string(&message).unwrap()).await, 1, "just the watch hears it");
     }
 
+    /// Has the master hold what the delta leads to, as a coordinator that sends deltas does; says nothing of it.
+    pub(crate) async fn write_delta(&self, map: &NodeMap, delta: &MapDelta) {
+        let mut pipe = redis::pipe();
+        pipe.atomic().del(NODE_SET_KEY).set(EPOCH_KEY, delta.epoch).set(DELTA_KEY, serde_json::to_string(delta).unwrap());
+        for (name, node) in map {
+            pipe.hset(NODE_SET_KEY, name, serde_json::to_string(node).unwrap());
+        }
+        pipe.exec_async(&mut self.connect().await).await.unwrap();
+    }
+
+    /// Says something on the deltas' channel; returns how many heard it.
+    pub(crate) async fn say_delta(&self, message: &str) -> u64 {
+        redis::cmd("PUBLISH").arg(DELTA_BUS).arg(message).query_async(&mut self.connect().await).await.unwrap()
+    }
+
+    pub(crate) async fn publish_delta(&self, delta: &MapDelta) {
+        assert_eq!(self.say_delta(&serde_json::to_string(delta).unwrap()).await, 1, "just the watch hears it");
+    }
+
+    /// How many listen for whole maps.
+    pub(crate) async fn hearers_of_whole_maps(&self) -> u64 {
+        let mut count = redis::cmd("PUBSUB");
+        let (_, count): (String, u64) = count.arg("NUMSUB").arg(CLIENT_BUS).query_async(&mut self.connect().await).await.unwrap();
+        count
+    }
+
     /// Waits until what was written and said so far has been read and heard by a watch that reads often.
     ///
     /// A watch reads on one connection and hears on another, but confirms its subscription before each read; so what was said
@@ -152,7 +180,7 @@ impl Master {
         let mut connection = self.connect().await;
         let mut reads = async || -> u64 {
             let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
-            let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_hgetall:calls=")?.split(',').next());
+            let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_subscribe:calls=")?.split(',').next());
             calls.map_or(0, |calls| calls.parse().unwrap())
         };
         let before = reads().await;

@@ -11,13 +11,13 @@ use vrc_cluster::{
 use crate::support::{Master, NEVER, PATIENCE, eventually, map, names, node, now_ms, quick, until, up};
 
 /// Starts a watch and waits for its first map.
-async fn watch(master: &Master, options: WatchOptions) -> TopologyWatch {
+pub(crate) async fn watch(master: &Master, options: WatchOptions) -> TopologyWatch {
     let watch = TopologyWatch::start(master.url(), options);
     tokio::time::timeout(PATIENCE, watch.ready()).await.expect("a first map");
     watch
 }
 
-async fn until_epoch(watch: &TopologyWatch, epoch: u64) -> Arc<Topology> {
+pub(crate) async fn until_epoch(watch: &TopologyWatch, epoch: u64) -> Arc<Topology> {
     until(watch.changes(), || watch.topology(), &format!("epoch {epoch}"), |topology| topology.epoch() == epoch).await
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use vrc_cluster::{
-    contract::{AGENT_BUS, CLIENT_BUS, EPOCH_KEY, LEASE_KEY, NODE_SET_KEY, REHOMED_KEY},
+    contract::{AGENT_BUS, CLIENT_BUS, DELTA_KEY, EPOCH_KEY, LEASE_KEY, NODE_SET_KEY, REHOMED_KEY},
     membership::NodeState,
 };
 
@@ -73,16 +73,16 @@ async fn the_master_may_serve_when_allowed_and_keeps_its_coordination() {
     cluster.reader.until(began, "the master up", |heard| heard.up(&cluster.master)).await;
     let left: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut cluster.master.connect().await).await.unwrap();
     for key in &left {
-        assert!([NODE_SET_KEY, EPOCH_KEY, LEASE_KEY, REHOMED_KEY].contains(&key.as_str()), "{key} was left");
+        assert!([NODE_SET_KEY, EPOCH_KEY, DELTA_KEY, LEASE_KEY, REHOMED_KEY].contains(&key.as_str()), "{key} was left");
     }
-    assert_eq!((left.len(), cluster.master.keys().await), (4, 4));
+    assert_eq!((left.len(), cluster.master.keys().await), (5, 5));
 
     // A node goes down: guests are flushed everywhere, and the coordination stays.
     cluster.master.fill().await;
     let began = Instant::now();
     cluster.nodes[0].kill();
     cluster.reader.until(began, "the node down", |heard| !heard.up(&cluster.nodes[0]) && heard.up(&cluster.master)).await;
-    assert_eq!(cluster.master.keys().await, 6, "database 9 is a guest database, 0 and 3 are not");
+    assert_eq!(cluster.master.keys().await, 7, "database 9 is a guest database, 0 and 3 are not");
 }
 
 #[tokio::test]
@@ -97,12 +97,12 @@ async fn the_coordination_is_spared_in_whatever_database_it_stands() {
     let mut node = Redis::start().await;
     let _agents = [Agent::of(&master, &master), Agent::of(&node, &master)];
     until(&coordinator, "both up", |status| status.published_up() == 2).await;
-    assert_eq!(master.keys().await, 4);
+    assert_eq!(master.keys().await, 5);
     master.fill().await;
     node.kill();
     until(&coordinator, "one down", |status| status.published_up() == 1).await;
-    // The coordination's four, and two that are not guests.
-    assert_eq!(master.keys().await, 6);
+    // The coordination's five, and two that are not guests.
+    assert_eq!(master.keys().await, 7);
     until(&coordinator, "still leads", |status| status.leading).await;
 }
 

@@ -1,9 +1,18 @@
 //! Several coordinators, and a master that fails.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::AbortOnDropHandle;
 use vrc_cluster::contract::{CLIENT_BUS, ClientBusMessage, EPOCH_KEY, LEASE_KEY, NODE_SET_KEY};
+use vrc_coordinator::Config;
 
 use crate::support::{Agent, Cluster, Redis, announcement, config, publish, start, until};
 
@@ -30,6 +39,61 @@ async fn a_master_that_restarts_empty_gets_its_map_back_and_nothing_is_flushed()
     }
     for heard in cluster.reader.all().iter().filter(|heard| heard.at > began) {
         assert!(cluster.nodes.iter().all(|node| heard.up(node)), "{heard:?}");
+    }
+}
+
+/// A way to the master that can be closed.
+struct Way {
+    port: u16,
+    is_open: Arc<AtomicBool>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Way {
+    async fn to(master: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, is_open) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(true)));
+        let open = is_open.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                if open.load(Relaxed)
+                    && let Ok(mut far) = TcpStream::connect(("127.0.0.1", master)).await
+                {
+                    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+                }
+            }
+        });
+        Way { port, is_open, _task: AbortOnDropHandle::new(task) }
+    }
+}
+
+/// The leader restarts together with the master, and is there first.
+#[tokio::test]
+async fn one_that_remembers_the_map_leads_before_one_that_restarted() {
+    let mut cluster = Cluster::with(2, |config| config.yields = Duration::from_secs(3)).await;
+    for node in &cluster.nodes {
+        node.fill().await;
+    }
+    let way = Way::to(cluster.master.port).await;
+    let config = Config { master: format!("127.0.0.1:{}", way.port).parse().unwrap(), ..cluster.config.clone() };
+    let (standby, _shutdown) = start(&config);
+    let last = cluster.reader.all().last().unwrap().epoch;
+    until(&standby, "the standby knows the map", |status| status.epoch == last).await;
+    cluster.coordinator.abort();
+    way.is_open.store(false, Relaxed);
+    cluster.master.kill();
+    until(&standby, "the master lost", |status| !status.master_up).await;
+    cluster.master.restart().await;
+    let (restarted, _shutdown) = start(&cluster.config);
+    until(&restarted, "it is there first", |status| status.master_up).await;
+    // Longer than it would take to be leader.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    way.is_open.store(true, Relaxed);
+    until(&standby, "the standby leads", |status| status.leading && status.master_up).await;
+    until(&restarted, "the other knows the map", |status| status.epoch > last).await;
+    assert!(!restarted.status().borrow().leading);
+    for node in &cluster.nodes {
+        assert_eq!(node.keys().await, 3, "nothing was flushed");
     }
 }
 
@@ -61,7 +125,7 @@ async fn a_master_that_hangs_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_standby_leads_within_three_seconds_of_the_leaders_death() {
+async fn a_standby_leads_after_the_leaders_death() {
     let cluster = Cluster::of(2).await;
     for node in &cluster.nodes {
         node.fill().await;
@@ -73,7 +137,6 @@ async fn a_standby_leads_within_three_seconds_of_the_leaders_death() {
     cluster.coordinator.abort();
     until(&standby, "the standby leads", |status| status.leading && status.epoch > last).await;
     println!("leader dead to map of the standby: {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(3));
     assert_eq!(standby.status().borrow().published_up(), 2);
     for node in &cluster.nodes {
         assert_eq!(node.keys().await, 3, "nothing was flushed");
@@ -82,7 +145,8 @@ async fn a_standby_leads_within_three_seconds_of_the_leaders_death() {
 
 #[tokio::test]
 async fn a_leader_that_stops_in_good_order_hands_over_at_once() {
-    let cluster = Cluster::of(1).await;
+    // The lease is not waited for: it does not end.
+    let cluster = Cluster::with(1, |config| config.lease = Duration::from_secs(3600)).await;
     let (standby, _shutdown) = start(&cluster.config);
     until(&standby, "the standby knows the map", |status| status.epoch > 0).await;
     let began = Instant::now();
@@ -90,7 +154,6 @@ async fn a_leader_that_stops_in_good_order_hands_over_at_once() {
     cluster.coordinator.finished().await.unwrap();
     until(&standby, "the standby leads", |status| status.leading).await;
     println!("leader stopped to standby leads: {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_millis(500));
 }
 
 #[tokio::test]
@@ -185,4 +248,25 @@ async fn nodes_of_an_old_map_are_kept_if_they_run_since() {
     let foreign = ClientBusMessage::UpdateNodes { node_map: Default::default(), epoch: None };
     publish(&master, CLIENT_BUS, &serde_json::to_string(&foreign).unwrap()).await;
     until(&coordinator, "leads on", |status| status.leading && status.published_up() == 2).await;
+}
+
+/// A request may come so late that others have led, and upon a lease that one as late has taken anew.
+#[tokio::test]
+async fn nothing_is_written_where_a_map_stands_that_the_writer_does_not_know() {
+    let master = Redis::start().await;
+    let mut connection = master.connect().await;
+    for command in ["SET lease me:1", "SET epoch 7", "HSET nodes a theirs"] {
+        master.run(command).await.unwrap();
+    }
+    let mut write = async |known: u64| -> Vec<String> {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(include_str!("../../src/scripts/write.lua")).arg(5).arg(&["lease", "nodes", "epoch", "rehomed", "delta"]);
+        eval.arg("me:1").arg(9).arg(known).arg(1).arg(0).arg("deltas").arg("delta").arg("").arg("strangers");
+        eval.arg(1).arg("a").arg("ours").query_async(&mut connection).await.unwrap()
+    };
+    assert_eq!(write(6).await, ["stale", "7"]);
+    assert_eq!(master.run("HGET nodes a").await.unwrap(), redis::Value::BulkString(b"theirs".to_vec()));
+    assert_eq!(write(7).await, ["done"]);
+    assert_eq!(master.run("HGET nodes a").await.unwrap(), redis::Value::BulkString(b"ours".to_vec()));
+    assert_eq!(master.run("GET epoch").await.unwrap(), redis::Value::BulkString(b"9".to_vec()));
 }

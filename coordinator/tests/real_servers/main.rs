@@ -3,4 +3,5 @@
 mod joining;
 mod leadership;
 mod losing;
+mod publishing;
 mod support;

@@ -30,6 +30,8 @@ pub(crate) fn config(master: &Redis) -> Config {
         ping_timeout: Duration::from_millis(500),
         settle: Duration::from_millis(20),
         flap_pause: Duration::from_millis(100),
+        // As a rule they are alone.
+        yields: Duration::ZERO,
         ..Config::new(format!("127.0.0.1:{}", master.port).parse().unwrap())
     }
 }

@@ -9,7 +9,7 @@ use super::{
     backend::Waiter,
     session::{SessionId, Slot},
 };
-use crate::limits::CLIENT_OUTPUT_MAX_BYTES;
+use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, KEEP_BYTES};
 
 impl Core {
     /// Answers the command at hand with an error. `text` starts with the error's code.
@@ -42,6 +42,9 @@ impl Core {
         let session = &mut self.sessions[waiter.session as usize];
         if session.generation != waiter.generation {
             return;
+        }
+        if reply.len() > KEEP_BYTES {
+            session.borrow_output(reply.len(), &mut self.spare);
         }
         if !session.answer_waiting(waiter.sequence, reply) {
             match session.slot(waiter.sequence) {
@@ -103,6 +106,7 @@ impl Core {
 
     pub(super) fn fail_all(&mut self, waiters: VecDeque<Waiter>, text: &str) {
         for waiter in waiters {
+            self.timed_in_vain(waiter);
             self.fail(waiter, text);
         }
     }

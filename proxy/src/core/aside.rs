@@ -32,6 +32,26 @@ impl Segment {
         self.block_count + self.asides.len() as u32
     }
 
+    /// Its commands in order, several at once where they follow each other in the block.
+    pub(super) fn requests(&self) -> Vec<&[u8]> {
+        let mut requests = Vec::new();
+        let (mut rest, mut count, mut framer) = (&self.block[..], 0, RequestFramer::default());
+        for aside in &self.asides {
+            while count < aside.place
+                && let Ok(Some(Frame::Multibulk(len))) = framer.advance(rest)
+            {
+                requests.push(&rest[..len]);
+                rest = &rest[len..];
+                framer.reset();
+                count += 1;
+            }
+            requests.push(&aside.request);
+            count += 1;
+        }
+        requests.push(rest);
+        requests
+    }
+
     pub(super) fn push(&mut self, request: &[u8]) {
         self.block.extend_from_slice(request);
         self.block_count += 1;
@@ -204,7 +224,7 @@ impl Core {
             },
             Err(refusal) => refusal.to_string(),
         };
-        let waiter = Waiter::new(self.session_id(index), sequence, self.now_ms);
+        let waiter = self.waiter(index, sequence);
         self.fail(waiter, &refusal);
         true
     }
@@ -248,9 +268,8 @@ impl Core {
 
     /// A transaction of nothing but what stands aside.
     pub(super) fn exec_asides_alone(&mut self, index: u32) {
-        let id = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Exec);
-        self.exec_answered(Waiter::new(id, sequence, self.now_ms), b"*0\r\n");
+        self.exec_answered(self.waiter(index, sequence), b"*0\r\n");
         self.mark_session(index);
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use vrc_cluster::{
+    command::CommandId,
     contract::Endpoint,
     resp::{Proto, ReplyFramer},
 };
@@ -13,9 +14,11 @@ use vrc_cluster::{
 use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX};
 
 use super::{
+    buffers::empty,
     private::Hold,
     script::Noted,
-    session::{Sequence, SessionId, empty},
+    sent::Sent,
+    session::{Sequence, SessionId},
     tracked::Tracked,
 };
 
@@ -26,6 +29,8 @@ pub(crate) struct Lane {
     /// The node's database: a guest database's number where it is one.
     pub(crate) db: u8,
     pub(crate) tracking: TrackingLane,
+    /// Reading over it is not to count as use of the keys (CLIENT NO-TOUCH).
+    pub(crate) no_touch: bool,
 }
 
 /// Whether the node tells a connection which of the keys that were read over it have changed: see `tracked`.
@@ -45,11 +50,11 @@ pub(crate) enum TrackingLane {
 
 impl Lane {
     /// How many lanes a node can have that clients share.
-    pub(crate) const COUNT: usize = 128;
+    pub(crate) const COUNT: usize = 256;
 
     #[inline]
     pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
-        Lane { proto, db: if guest { db + GUEST_OFFSET } else { db }, tracking: TrackingLane::Off }
+        Lane { proto, db: if guest { db + GUEST_OFFSET } else { db }, tracking: TrackingLane::Off, no_touch: false }
     }
 
     /// See [`TrackingLane::Beside`].
@@ -65,7 +70,7 @@ impl Lane {
     /// The lane of the same clients at another owner of their keys; `self` is the lane as its clients know it.
     #[inline]
     pub(crate) fn at(self, guest: bool) -> Self {
-        Lane { tracking: self.tracking, ..Lane::new(self.proto, self.db, guest) }
+        Lane { tracking: self.tracking, no_touch: self.no_touch, ..Lane::new(self.proto, self.db, guest) }
     }
 
     /// Whether it is a guest database, where there are any.
@@ -88,7 +93,7 @@ impl Lane {
             TrackingLane::Beside => 3,
             TrackingLane::Own { .. } => return None,
         };
-        Some(shared << 5 | (self.proto as usize) << 4 | usize::from(self.db & 15))
+        Some(usize::from(self.no_touch) << 7 | shared << 5 | (self.proto as usize) << 4 | usize::from(self.db & 15))
     }
 }
 
@@ -101,9 +106,11 @@ pub(crate) struct Waiter {
     /// The request's length in bytes.
     pub(crate) len: u32,
     /// When the command came.
-    pub(crate) since_ms: u64,
+    pub(crate) since_us: u64,
     /// Which part of a split command.
     pub(crate) part: u16,
+    /// Which command it is.
+    pub(crate) command: CommandId,
     /// How many replies come before the one that counts: those to the commands of a transaction's block, and to scripts that were
     /// taken along.
     pub(crate) skip: u32,
@@ -116,18 +123,18 @@ const ASKING: u32 = 1;
 
 impl Waiter {
     #[inline]
-    pub(crate) fn new(session: SessionId, sequence: Sequence, since_ms: u64) -> Self {
-        Waiter { session: session.index, generation: session.generation, sequence, len: 0, since_ms, part: 0, skip: 0 }
+    pub(crate) fn new(session: SessionId, sequence: Sequence, command: CommandId, since_us: u64) -> Self {
+        Waiter { session: session.index, generation: session.generation, sequence, len: 0, since_us, part: 0, command, skip: 0 }
     }
 
     /// For a request of the proxy's own whose reply does not matter.
-    pub(crate) fn nobody(since_ms: u64) -> Self {
-        Waiter::new(SessionId { index: NOBODY, generation: 0 }, 0, since_ms)
+    pub(crate) fn nobody(since_us: u64) -> Self {
+        Waiter::new(SessionId { index: NOBODY, generation: 0 }, 0, CommandId::NONE, since_us)
     }
 
     /// For the question whether a backend's node is busy.
-    pub(crate) fn asking(backend: u32, since_ms: u64) -> Self {
-        Waiter::new(SessionId { index: NOBODY, generation: ASKING }, backend, since_ms)
+    pub(crate) fn asking(backend: u32, since_us: u64) -> Self {
+        Waiter::new(SessionId { index: NOBODY, generation: ASKING }, backend, CommandId::NONE, since_us)
     }
 
     /// The backend whose node was asked whether it is busy.
@@ -138,6 +145,17 @@ impl Waiter {
     #[inline]
     pub(crate) fn is_nobody(&self) -> bool {
         self.session == NOBODY
+    }
+
+    /// The session that waits, unless it is nobody.
+    pub(crate) fn session_id(&self) -> SessionId {
+        SessionId { index: self.session, generation: self.generation }
+    }
+
+    /// Whether the next reply is all that a session waits for here.
+    #[inline]
+    pub(crate) fn is_for_one_reply(&self) -> bool {
+        self.skip == 0 && !self.is_nobody()
     }
 }
 
@@ -183,18 +201,31 @@ pub(crate) struct Backend {
     /// An unfinished reply.
     pub(crate) input: Vec<u8>,
     pub(crate) framer: ReplyFramer,
+    /// So many bytes more belong to the reply for the first waiter, who gets it as it comes.
+    pub(crate) passing: usize,
     /// The scripts that the node was given.
     pub(crate) noted: Noted,
     waiters: VecDeque<Waiter>,
     /// A time before which none of the waiters came that moved here from another node: they may stand behind newer ones. Any time
     /// if there are none.
-    moved_since_ms: u64,
+    moved_since_us: u64,
+    /// How many were popped; wraps. The number of the first that waits.
+    answered: u32,
     /// Replies of the first waiter that were skipped.
     skipped: u32,
     out: Vec<u8>,
     out_at: usize,
+    /// What is to be written behind that, each with the number of its first request.
+    behind: VecDeque<(Vec<u8>, u32)>,
+    /// The last of all these buffers came with a large request in it, and nothing else is to be moved there.
+    is_sealed: bool,
+    /// `out` is sealed or has something behind it, which is rare.
+    is_chained: bool,
     /// Bytes that the driver has taken out and that are not sent yet.
     in_flight: usize,
+    /// The number behind the last request of those.
+    in_flight_end: u32,
+    sent: Sent,
 }
 
 impl Backend {
@@ -215,13 +246,20 @@ impl Backend {
             dirty: false,
             input: Vec::new(),
             framer: ReplyFramer::default(),
+            passing: 0,
             noted: Noted::default(),
             waiters: VecDeque::new(),
-            moved_since_ms: u64::MAX,
+            moved_since_us: u64::MAX,
+            answered: 0,
             skipped: 0,
             out: Vec::new(),
             out_at: 0,
+            behind: VecDeque::new(),
+            is_sealed: false,
+            is_chained: false,
             in_flight: 0,
+            in_flight_end: 0,
+            sent: Sent::default(),
         }
     }
 
@@ -234,16 +272,38 @@ impl Backend {
     /// Queues a request, which `write` appends, for `waiter`, whose `len` is set here.
     #[inline]
     pub(crate) fn push(&mut self, mut waiter: Waiter, write: impl FnOnce(&mut Vec<u8>)) {
-        let before = self.out.len();
-        write(&mut self.out);
-        waiter.len = (self.out.len() - before) as u32;
+        let out = self.out_mut();
+        let before = out.len();
+        write(out);
+        waiter.len = (out.len() - before) as u32;
+        self.waiters.push_back(waiter);
+    }
+
+    /// As [`Backend::push`], of a request so large that its buffer is kept rather than its bytes moved.
+    pub(crate) fn push_whole(&mut self, mut waiter: Waiter, request: Vec<u8>) {
+        waiter.len = request.len() as u32;
+        if self.out.is_empty() {
+            self.out = request;
+        } else {
+            self.behind.push_back((request, self.next()));
+        }
+        (self.is_sealed, self.is_chained) = (true, true);
         self.waiters.push_back(waiter);
     }
 
     /// The output buffer and, once whole requests were appended to it in turn, [`Backend::note`] for each.
     #[inline]
     pub(crate) fn out_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.out
+        if self.is_chained { self.last_mut() } else { &mut self.out }
+    }
+
+    #[cold]
+    fn last_mut(&mut self) -> &mut Vec<u8> {
+        if self.is_sealed {
+            self.is_sealed = false;
+            self.behind.push_back((Vec::new(), self.next()));
+        }
+        self.behind.back_mut().map_or(&mut self.out, |(buffer, _)| buffer)
     }
 
     /// Notes who waits for the request that was just appended.
@@ -252,18 +312,19 @@ impl Backend {
         self.waiters.push_back(waiter);
     }
 
-    /// A waiter that came at `since_ms` is about to be queued out of turn.
-    pub(crate) fn expect_moved(&mut self, since_ms: u64) {
-        self.moved_since_ms = self.moved_since_ms.min(since_ms);
+    /// A waiter that came at `since_us` is about to be queued out of turn.
+    pub(crate) fn expect_moved(&mut self, since_us: u64) {
+        self.moved_since_us = self.moved_since_us.min(since_us);
     }
 
     /// Whether somebody waits who came before `deadline_ms`.
     pub(crate) fn is_overdue(&mut self, deadline_ms: u64) -> bool {
-        if self.moved_since_ms < deadline_ms {
+        let deadline_us = deadline_ms.saturating_mul(1000);
+        if self.moved_since_us < deadline_us {
             // Whoever moved here may have been answered since; only looking at all tells.
-            self.moved_since_ms = self.waiters.iter().map(|waiter| waiter.since_ms).min().unwrap_or(u64::MAX);
+            self.moved_since_us = self.waiters.iter().map(|waiter| waiter.since_us).min().unwrap_or(u64::MAX);
         }
-        self.front().map_or(u64::MAX, |first| first.since_ms).min(self.moved_since_ms) < deadline_ms
+        self.front().map_or(u64::MAX, |first| first.since_us).min(self.moved_since_us) < deadline_us
     }
 
     /// Whether the next reply is one that does not count, without counting it off.
@@ -283,9 +344,33 @@ impl Backend {
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Waiter> {
         self.skipped = 0;
-        self.waiters.pop_front()
+        let waiter = self.waiters.pop_front();
+        self.answered = self.answered.wrapping_add(u32::from(waiter.is_some()));
+        waiter
     }
 
+    /// The bytes of the request whose waiter was popped last, if they were kept.
+    pub(crate) fn request_of(&self, popped: &Waiter) -> Option<&[u8]> {
+        let (bytes, end) = self.sent.buffer_of(self.answered.wrapping_sub(1)).unwrap_or((&self.out, self.end_of_out()));
+        let behind = end.wrapping_sub(self.answered) as usize;
+        let bytes_behind = self.waiters.iter().take(behind).map(|waiter| waiter.len as usize).sum();
+        let end = bytes.len().checked_sub(bytes_behind)?;
+        Some(&bytes[end.checked_sub(popped.len as usize)?..end])
+    }
+
+    /// The number of the next request.
+    #[inline]
+    fn next(&self) -> u32 {
+        self.answered.wrapping_add(self.waiters.len() as u32)
+    }
+
+    /// The number behind the last request in `out`.
+    #[inline]
+    fn end_of_out(&self) -> u32 {
+        if self.is_chained { self.behind.front().map_or_else(|| self.next(), |(_, first)| *first) } else { self.next() }
+    }
+
+    #[inline]
     pub(crate) fn front(&self) -> Option<&Waiter> {
         self.waiters.front()
     }
@@ -295,8 +380,26 @@ impl Backend {
     }
 
     #[inline]
+    fn unwritten_bytes(&self) -> usize {
+        let behind = if self.is_chained { self.behind.iter().map(|(buffer, _)| buffer.len()).sum() } else { 0 };
+        self.out.len() - self.out_at + behind
+    }
+
+    #[inline]
     fn backlog_bytes(&self) -> usize {
-        self.out.len() - self.out_at + self.in_flight
+        self.unwritten_bytes() + self.in_flight
+    }
+
+    /// Whether replies are for clients that share it, and of no interest to anybody else.
+    #[inline]
+    pub(crate) fn is_shared_plainly(&self) -> bool {
+        self.hold.is_none() && self.tracked.is_none()
+    }
+
+    /// Whether the next reply begins with the next byte, and is nothing but the answer to who waits for it.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_shared_plainly() && self.framer.is_fresh()
     }
 
     /// Whether another request may be queued.
@@ -310,7 +413,7 @@ impl Backend {
         self.backlog_bytes() <= NODE_BACKLOG_BYTES / 2 && self.waiters.len() <= NODE_PENDING_MAX / 2
     }
 
-    /// What is to be written: nothing unless connected.
+    /// What is to be written next: nothing unless connected. More may come behind it.
     #[inline]
     pub(crate) fn output(&self) -> &[u8] {
         match self.state {
@@ -323,14 +426,17 @@ impl Backend {
     /// taken counts as sent.
     pub(crate) fn take_output(&mut self, next: Vec<u8>) -> (Vec<u8>, usize) {
         let at = std::mem::take(&mut self.out_at);
+        self.in_flight_end = self.end_of_out();
         let taken = std::mem::replace(&mut self.out, next);
         self.in_flight = taken.len() - at;
+        self.go_on_behind();
         (taken, at)
     }
 
-    /// What was taken out has been sent.
-    pub(crate) fn sent(&mut self) {
+    /// What was taken out has been sent: this buffer. Leaves it empty.
+    pub(crate) fn sent(&mut self, buffer: &mut Vec<u8>) {
         self.in_flight = 0;
+        self.sent.keep(buffer, self.in_flight_end, self.answered);
     }
 
     /// `len` bytes of the output have been written.
@@ -338,17 +444,28 @@ impl Backend {
     pub(crate) fn written(&mut self, len: usize) {
         self.out_at += len;
         if self.out_at == self.out.len() {
-            // A node's connection is busy as a rule: it keeps more than a client's.
-            if self.out.capacity() > 256 * 1024 {
-                self.out = Vec::new();
-            } else {
-                self.out.clear();
+            if len > 0 {
+                let end = self.end_of_out();
+                self.sent.keep(&mut self.out, end, self.answered);
             }
             self.out_at = 0;
-        } else if self.out_at > NODE_BACKLOG_BYTES / 4 && self.out_at > self.out.len() / 2 {
+            self.go_on_behind();
+        } else if !self.is_chained && self.out_at > NODE_BACKLOG_BYTES / 4 && self.out_at > self.out.len() / 2 {
             // No more bytes are moved than were written, so that a large value is not moved again and again.
             self.out.drain(..self.out_at);
             self.out_at = 0;
+        }
+    }
+
+    /// `out` is empty: what comes behind it takes its place.
+    #[inline]
+    fn go_on_behind(&mut self) {
+        if self.is_chained {
+            match self.behind.pop_front() {
+                Some((buffer, _)) => self.out = buffer,
+                None => self.is_sealed = false,
+            }
+            self.is_chained = self.is_sealed || !self.behind.is_empty();
         }
     }
 
@@ -356,7 +473,7 @@ impl Backend {
     pub(crate) fn take_unsent(&mut self) -> Unsent {
         // Scripts may be among them.
         self.noted.tear_up();
-        let mut bytes = self.out.len() - self.out_at;
+        let mut bytes = self.unwritten_bytes();
         let mut count = 0;
         for waiter in self.waiters.iter().rev() {
             match bytes.checked_sub(waiter.len as usize) {
@@ -367,7 +484,9 @@ impl Backend {
         }
         // `bytes` is what is left of a request that was written in part.
         let waiters = self.waiters.split_off(self.waiters.len() - count);
-        let requests = self.out.split_off(self.out_at + bytes);
+        let mut requests = self.out.split_off(self.out_at + bytes);
+        self.behind.drain(..).for_each(|(buffer, _)| requests.extend_from_slice(&buffer));
+        (self.is_sealed, self.is_chained) = (false, false);
         Unsent { waiters, requests }
     }
 
@@ -390,8 +509,10 @@ impl Backend {
         self.out.clear();
         self.out_at = 0;
         self.in_flight = 0;
+        self.sent.forget(self.answered);
         empty(&mut self.input);
         self.framer = ReplyFramer::default();
+        self.passing = 0;
         self.put_unsent(unsent);
         lost
     }
@@ -402,7 +523,10 @@ impl Backend {
         self.skipped = 0;
         empty(&mut self.out);
         self.out_at = 0;
+        self.behind = VecDeque::new();
+        (self.is_sealed, self.is_chained) = (false, false);
         self.in_flight = 0;
+        self.sent.forget(self.answered);
         std::mem::take(&mut self.waiters)
     }
 
@@ -422,7 +546,7 @@ impl Backend {
         for waiter in unsent.waiters {
             let request = &unsent.requests[at..at + waiter.len as usize];
             at += request.len();
-            if waiter.since_ms < deadline_ms {
+            if waiter.since_us < deadline_ms.saturating_mul(1000) {
                 expired.push_back(waiter);
             } else {
                 self.push(waiter, |out| out.extend_from_slice(request));
@@ -442,13 +566,15 @@ pub(crate) struct Unsent {
 
 #[cfg(test)]
 mod tests {
+    use crate::limits::{NODE_BUFFER_KEEP_BYTES, SENT_BYTES_MAX};
+
     use super::*;
 
     fn backend() -> Backend {
         let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane::new(Proto::Resp2, 0, false));
         backend.state = State::Up;
         for (sequence, request) in ["aaaa", "bbb", "cc"].into_iter().enumerate() {
-            let waiter = Waiter::new(SessionId { index: 0, generation: 0 }, sequence as u32, 0);
+            let waiter = Waiter::new(SessionId { index: 0, generation: 0 }, sequence as u32, CommandId::NONE, 0);
             backend.push(waiter, |out| out.extend_from_slice(request.as_bytes()));
         }
         backend
@@ -499,12 +625,74 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_known_until_it_is_answered_however_it_was_written() {
+        let request = |number: usize| format!("request {number}{}", ".".repeat(number % 7)).into_bytes();
+        // How many requests are queued, how many bytes are written (all if none are given), and how many are answered, in turn.
+        let steps: [(usize, Option<usize>, usize); 9] = [
+            (1, None, 1),
+            (3, None, 1),
+            (2, None, 0),
+            (4, Some(5), 0),
+            (0, None, 6),
+            (5, Some(30), 4),
+            (0, Some(1), 0),
+            (0, None, 0),
+            (1, None, 4),
+        ];
+        for large in [None, Some(4), Some(11)] {
+            let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane::new(Proto::Resp2, 0, false));
+            backend.state = State::Up;
+            let (mut queued, mut answered) = (0, 0);
+            for _ in 0..50 {
+                for (count, written, pops) in steps {
+                    for _ in 0..count {
+                        let mut bytes = request(queued);
+                        if large == Some(queued) {
+                            bytes.resize(2 * NODE_BUFFER_KEEP_BYTES, b'x');
+                        }
+                        backend.push(Waiter::nobody(0), |out| out.extend(bytes));
+                        queued += 1;
+                    }
+                    backend.written(written.unwrap_or(usize::MAX).min(backend.output().len()));
+                    for _ in 0..pops {
+                        let waiter = backend.pop().unwrap();
+                        match backend.request_of(&waiter) {
+                            Some(bytes) if large == Some(answered) => assert_eq!(bytes.len(), 2 * NODE_BUFFER_KEEP_BYTES),
+                            Some(bytes) => assert_eq!(bytes, request(answered), "{answered}"),
+                            // Only what stood in one buffer with the large one may be lost.
+                            None => assert!(large.is_some_and(|large| answered.abs_diff(large) < 8), "{answered}"),
+                        }
+                        answered += 1;
+                    }
+                }
+            }
+            assert!(answered > 700 && backend.pending() == 0, "{answered} of {queued}");
+        }
+    }
+
+    #[test]
+    fn requests_to_a_node_that_does_not_answer_are_kept_only_up_to_a_bound() {
+        let mut backend = backend();
+        for _ in 0..2 * SENT_BYTES_MAX / 1000 {
+            backend.push(Waiter::nobody(0), |out| out.resize(1000, b'x'));
+            backend.written(backend.output().len());
+            assert!(backend.sent.bytes() <= SENT_BYTES_MAX + 1000);
+        }
+        assert!(backend.sent.bytes() > SENT_BYTES_MAX / 2);
+        let first = backend.pop().unwrap();
+        assert_eq!(backend.request_of(&first).unwrap(), b"aaaa");
+        while let Some(waiter) = backend.pop() {
+            assert!(backend.request_of(&waiter).is_none_or(|bytes| bytes.len() == waiter.len as usize));
+        }
+    }
+
+    #[test]
     fn lanes_are_distinct() {
         let mut seen = std::collections::BTreeSet::new();
-        for proto in [Proto::Resp2, Proto::Resp3] {
+        for (proto, no_touch) in [Proto::Resp2, Proto::Resp3].into_iter().flat_map(|proto| [(proto, false), (proto, true)]) {
             for db in 0..16 {
                 for tracking in [TrackingLane::Off, TrackingLane::Shared, TrackingLane::Noted, TrackingLane::Beside] {
-                    let index = Lane { proto, db, tracking }.index().unwrap();
+                    let index = Lane { proto, db, tracking, no_touch }.index().unwrap();
                     assert!(index < Lane::COUNT && seen.insert(index));
                 }
             }

@@ -5,13 +5,15 @@
 use vrc_cluster::{
     command::Command,
     resp::{Args, Proto, encode, parse_integer},
+    route::Refusal,
+    topology::Owner,
 };
 
 use super::{
     Core, Effect, Flow,
-    everywhere::{Order, wrong_arguments},
+    everywhere::{Order, Outcome, wrong_arguments},
     private::Hold,
-    session::{Pause, Peer, Session},
+    session::{Pause, Peer, Session, SessionId},
     topics::Kind,
 };
 
@@ -29,6 +31,8 @@ pub(crate) struct ClientFilter {
     but: Option<u64>,
     /// Whoever asks.
     asker: u64,
+    /// The bytes of its request, which redis counts among those that it has to deal with still.
+    request_bytes: usize,
     /// CLIENT KILL addr:port, which answers otherwise.
     is_old_form: bool,
 }
@@ -60,6 +64,17 @@ pub(crate) enum Unblocking {
     Timeout,
     /// By an error.
     Error,
+    /// So that nothing is given any more to a client that is to be closed.
+    Killed,
+}
+
+/// A CLIENT KILL that is answered once its clients are gone, and wait for nothing any more at any node.
+#[derive(Debug)]
+pub(super) struct Kill {
+    /// The order that it is.
+    number: u64,
+    count: u64,
+    sessions: Vec<SessionId>,
 }
 
 impl ClientFilter {
@@ -155,7 +170,10 @@ impl Core {
             "pause" => return self.client_pause(index, args),
             "unpause" => return self.order(index, Order::Unpause),
             "list" => match ClientFilter::of_list(args) {
-                Ok(filter) => return self.order(index, Order::List(filter)),
+                Ok(filter) => {
+                    let (asker, request_bytes) = (self.sessions[index as usize].id, args.bytes().len());
+                    return self.order(index, Order::List(ClientFilter { asker, request_bytes, ..filter }));
+                }
                 Err(error) => self.refuse(index, error),
             },
             "kill" => match ClientFilter::of_kill(args, self.sessions[index as usize].id) {
@@ -184,7 +202,7 @@ impl Core {
             },
             "info" => {
                 let proto = self.proto(index);
-                let line = self.client_line(index);
+                let line = self.client_line(index, args.bytes().len());
                 self.answer_now(index, |out| encode::verbatim(out, proto, &line));
             }
             // The proxy closes no connection to save memory, so all that is to be kept is that the client said so.
@@ -225,21 +243,86 @@ impl Core {
         }
     }
 
+    /// `CLIENT NO-TOUCH ON|OFF` came with redis 7.2: whether it is known is for a node to say. It is asked over the very lane that is
+    /// wanted, so that saying it changes nothing for the others who share that.
+    pub(super) fn client_no_touch(&mut self, index: u32, args: Args<'_>) -> Flow {
+        if self.sessions[index as usize].transaction.is_some() {
+            self.spoil(index);
+            self.refuse(index, Refusal::NotInTransaction.to_string());
+            return Flow::Next;
+        }
+        if let Some(flow) = self.after_all_before(index) {
+            return flow;
+        }
+        let Some(node) = self.any_node(index) else {
+            self.refuse(index, Refusal::NoNodeUp.to_string());
+            return Flow::Next;
+        };
+        // What is neither, the node refuses.
+        if args.len() == 3
+            && let Some(on) = on_or_off(&args[2])
+        {
+            self.set_no_touch(index, on);
+        }
+        match self.forward(index, Owner { node, guest: false }, args) {
+            Flow::Next => self.before_all_after(index),
+            flow => flow,
+        }
+    }
+
+    fn set_no_touch(&mut self, index: u32, on: bool) {
+        self.sessions[index as usize].no_touch = on;
+        self.follow_session(index);
+        self.follow_own_broadcast(index);
+    }
+
+    /// A node has answered with an error over a connection that is not to touch what is read: it may not know what that is.
+    pub(super) fn may_know_no_touch(&mut self, index: u32, reply: &[u8]) {
+        const UNKNOWN: &[u8] = b"-ERR unknown subcommand 'no-touch'";
+        if self.sessions[index as usize].no_touch
+            && reply.get(..UNKNOWN.len()).is_some_and(|start| start.eq_ignore_ascii_case(UNKNOWN))
+        {
+            self.set_no_touch(index, false);
+        }
+    }
+
     // ---- Killing ----
 
-    /// Closes the connections of this worker's clients that are meant, and says how many. Whoever asked gets its answer first.
-    pub(super) fn kill_clients(&mut self, filter: &ClientFilter) -> u64 {
-        let mut count = 0;
+    /// Closes the connections of this worker's clients that are meant, and says how many: at once if there are none, else once they are
+    /// closed. Whoever asked gets its answer first.
+    pub(super) fn kill_clients(&mut self, filter: &ClientFilter, number: u64) -> Option<Outcome> {
+        let mut kill = Kill { number, count: 0, sessions: Vec::new() };
         for index in 0..self.sessions.len() as u32 {
             let session = &self.sessions[index as usize];
             if filter.is_met_by(session) {
-                count += 1;
+                kill.count += 1;
                 if session.id != filter.asker {
-                    self.effects.push(Effect::Close { session: self.session_id(index) });
+                    kill.sessions.push(self.session_id(index));
+                    if !self.end_wait_of_killed(index) {
+                        self.effects.push(Effect::Close { session: self.session_id(index) });
+                    }
                 }
             }
         }
-        count
+        if kill.sessions.is_empty() {
+            return Some(Outcome::Count(kill.count));
+        }
+        self.kills.push(kill);
+        None
+    }
+
+    /// Reports the kills whose clients are gone, or get what their nodes gave them before.
+    pub(super) fn finish_kills(&mut self) {
+        for at in (0..self.kills.len()).rev() {
+            let is_there = |id: &SessionId| {
+                let session = &self.sessions[id.index as usize];
+                self.is_open(*id) && !(session.closing && session.waiting.is_none())
+            };
+            if !self.kills[at].sessions.iter().any(is_there) {
+                let Kill { number, count, .. } = self.kills.swap_remove(at);
+                self.effects.push(Effect::CarriedOut { order: number, outcome: Outcome::Count(count) });
+            }
+        }
     }
 
     /// Whoever has asked for its own end gets it once it has been told so.
@@ -247,8 +330,7 @@ impl Core {
         let session = &mut self.sessions[index as usize];
         if filter.is_met_by(session) {
             session.closing = true;
-            session.input = Vec::new();
-            session.partial = None;
+            session.drop_input();
             self.mark_session(index);
         }
     }
@@ -285,8 +367,11 @@ impl Core {
         let Some(index) = self.find_client(client).map(|session| session.index).filter(|index| self.is_waiting(*index)) else {
             return false;
         };
-        let backend = self.sessions[index as usize].private.expect("it waits there");
+        let backend = self.sessions[index as usize].waiting.expect("it waits there");
         let Some(Hold::Waiting { unblocking, .. }) = &mut self.backends[backend as usize].hold else { return false };
+        if *unblocking == Some(Unblocking::Killed) {
+            return false;
+        }
         *unblocking = Some(how);
         self.go_on_unblocking(backend);
         true
@@ -298,12 +383,15 @@ impl Core {
     pub(super) fn client_lines(&self, filter: &ClientFilter) -> Vec<(u64, String)> {
         (0..self.sessions.len() as u32)
             .filter(|index| filter.is_met_by(&self.sessions[*index as usize]))
-            .map(|index| (self.sessions[index as usize].id, self.client_line(index)))
+            .map(|index| {
+                let id = self.sessions[index as usize].id;
+                (id, self.client_line(index, if id == filter.asker { filter.request_bytes } else { 0 }))
+            })
             .collect()
     }
 
-    /// One client as `CLIENT LIST` shows it, with its line end.
-    fn client_line(&self, index: u32) -> String {
+    /// One client as `CLIENT LIST` shows it, with its line end. `request_bytes` is how long its command is that is being carried out.
+    pub(super) fn client_line(&self, index: u32, request_bytes: usize) -> String {
         let session = &self.sessions[index as usize];
         let (peer, local) = addresses(session);
         let subscribed = |kind| session.subscriptions.as_ref().map_or(0, |own| own.of(kind));
@@ -322,11 +410,11 @@ impl Core {
             subscribed(Kind::Pattern),
             subscribed(Kind::Shard),
             session.transaction.as_ref().map_or(-1, |transaction| i64::from(transaction.count())),
-            session.input.len(),
-            session.input.capacity() - session.input.len(),
+            request_bytes + session.kept_bytes(),
+            session.kept_bytes_free(),
             session.unread_bytes(),
-            std::mem::size_of::<Session>() + session.input.capacity() + session.unread_bytes() + queued,
-            session.last_command,
+            std::mem::size_of::<Session>() + session.kept_bytes() + session.kept_bytes_free() + session.unread_bytes() + queued,
+            session.last_command.map_or("NULL", |command| command.name),
             session.tracking.as_ref().map_or(-1, |tracking| tracking.redirect()),
             if session.proto == Proto::Resp3 { 3 } else { 2 },
             session.lib_name,
@@ -338,6 +426,7 @@ impl Core {
     fn flags(&self, index: u32) -> String {
         let session = &self.sessions[index as usize];
         let mut flags = String::new();
+        flags.extend(session.monitors.then_some('O'));
         flags.extend(session.subscriptions.is_some().then_some('P'));
         flags.extend(session.transaction.is_some().then_some('x'));
         flags.extend((self.is_waiting(index) || matches!(session.paused, Some(Pause::HeldBack { .. }))).then_some('b'));
@@ -346,6 +435,7 @@ impl Core {
         flags.extend(session.closing.then_some('c'));
         flags.extend(matches!(session.peer, Some(Peer::Unix { .. })).then_some('U'));
         flags.extend(session.no_evict.then_some('e'));
+        flags.extend(session.no_touch.then_some('T'));
         if flags.is_empty() { "N".to_owned() } else { flags }
     }
 }

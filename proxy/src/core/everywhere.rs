@@ -22,6 +22,10 @@ pub(crate) enum Order {
     Pause { all: bool, for_ms: u64 },
     /// Let them go on.
     Unpause,
+    /// Go by the settings as they are now.
+    FollowSettings,
+    /// Write down what commands come, for those who listen by MONITOR.
+    Monitor,
 }
 
 /// What a worker has to say to an [`Order`].
@@ -44,11 +48,12 @@ impl Core {
         self.before_all_after(index)
     }
 
-    /// Carries out an order that some worker's client gave, as far as this worker is concerned.
-    pub(crate) fn carry_out(&mut self, order: &Order) -> Outcome {
-        match order {
+    /// Carries out an order that some worker's client gave, as far as this worker is concerned. `None` if that takes its time: then
+    /// what comes of it is reported by `number`.
+    pub(crate) fn carry_out(&mut self, order: &Order, number: u64) -> Option<Outcome> {
+        Some(match order {
             Order::List(filter) => Outcome::Lines(self.client_lines(filter)),
-            Order::Kill(filter) => Outcome::Count(self.kill_clients(filter)),
+            Order::Kill(filter) => return self.kill_clients(filter, number),
             Order::Unblock { client, how } => Outcome::Count(self.unblock_client(*client, *how).into()),
             Order::Pause { all, for_ms } => {
                 self.pause_clients(*all, *for_ms);
@@ -58,7 +63,15 @@ impl Core {
                 self.unpause_clients();
                 Outcome::Done
             }
-        }
+            Order::FollowSettings => {
+                self.follow_live_settings();
+                Outcome::Done
+            }
+            Order::Monitor => {
+                self.monitoring.is_on = true;
+                Outcome::Done
+            }
+        })
     }
 
     /// All workers have carried out an order.
@@ -86,8 +99,9 @@ impl Core {
                 self.answer_later(id, sequence, &reply);
                 return self.close_if_killed(id.index, filter);
             }
+            Order::Monitor => return self.begin_monitoring(id, sequence),
             Order::Unblock { .. } => encode::integer(&mut reply, count as i64),
-            Order::Pause { .. } | Order::Unpause => encode::simple(&mut reply, "OK"),
+            Order::Pause { .. } | Order::Unpause | Order::FollowSettings => encode::simple(&mut reply, "OK"),
         }
         self.answer_later(id, sequence, &reply);
     }

@@ -28,6 +28,7 @@ impl Core {
             Err(unresolved) => return self.unresolved(index, unresolved, args),
         };
         if command.is_plain() && self.sessions[index as usize].is_plain() {
+            self.repeats.note(command, args);
             self.plain_command(index, command, args)
         } else {
             self.any_command(index, command, args)
@@ -37,7 +38,7 @@ impl Core {
     /// What nearly all requests are: one key, and a client that is in no mode of any kind.
     #[inline(always)]
     fn plain_command(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
-        self.sessions[index as usize].last_command = command.name;
+        self.sessions[index as usize].last_command = Some(command);
         let flow = match route::owner(self.topology.place(&args[1]), &self.topology) {
             Ok(owner) => self.forward(index, owner, args),
             Err(refusal) => {
@@ -55,7 +56,7 @@ impl Core {
             self.refuse(index, "NOAUTH Authentication required.");
             return Flow::Next;
         }
-        session.last_command = command.name;
+        session.last_command = Some(command);
         if let Some(database) = command.other_database(args)
             // What is no number of a database at all, the node says better.
             && parse_integer(&args[database]).is_some_and(|db| (i64::from(self.settings.databases)..=i64::from(i32::MAX)).contains(&db))
@@ -70,6 +71,7 @@ impl Core {
         if session.transaction.is_some() && command.way != Way::Transaction && !matches!(command.name, "quit" | "reset") {
             return self.queue_command(index, command, args);
         }
+        let forwarded = self.counters.forwarded_total;
         let flow = if session.tracking.is_none() {
             self.dispatch(index, command, args)
         } else {
@@ -77,6 +79,9 @@ impl Core {
         };
         if !matches!(flow, Flow::Pause(_)) {
             self.counters.commands_total += 1;
+        }
+        if self.timed_from_us == 0 {
+            self.timed_here(index, command, args, flow, self.counters.forwarded_total > forwarded);
         }
         flow
     }
@@ -139,13 +144,28 @@ impl Core {
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
-        let session = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Waiting);
-        let waiter = Waiter::new(session, sequence, self.now_ms);
+        let waiter = self.waiter(index, sequence);
         self.backends[backend as usize].push(waiter, |out| out.extend_from_slice(args.bytes()));
         self.counters.forwarded_total += 1;
         self.mark_backend(backend);
         Flow::Next
+    }
+
+    /// The backend of an owner of a session's keys, if it is up and may take a request.
+    pub(super) fn ready_backend(&mut self, index: u32, owner: Owner) -> Option<u32> {
+        let backend = self.backend_of(owner.node, self.sessions[index as usize].lane(owner.guest));
+        let of = &self.backends[backend as usize];
+        (of.state == State::Up && of.has_room()).then_some(backend)
+    }
+
+    /// As [`Core::forward`], without a copy.
+    pub(super) fn forward_owned(&mut self, index: u32, backend: u32, request: Vec<u8>) {
+        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let waiter = self.waiter(index, sequence);
+        self.backends[backend as usize].push_whole(waiter, request);
+        self.counters.forwarded_total += 1;
+        self.mark_backend(backend);
     }
 
     /// Sees to it that a request may be queued for a backend.
@@ -207,11 +227,10 @@ impl Core {
         }
         let join = self.new_join();
         self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
-        let id = self.session_id(index);
         let session = &mut self.sessions[index as usize];
         let lane = session.lane(false);
         let sequence = session.push(Slot::Join(join));
-        self.queue_parts(Waiter::new(id, sequence, self.now_ms), lane, split, args);
+        self.queue_parts(self.waiter(index, sequence), lane, split, args);
         self.counters.split_total += 1;
         Flow::Next
     }
@@ -275,6 +294,17 @@ impl Core {
         args: Args<'_>,
         start: impl FnOnce(&mut Join),
     ) -> Flow {
+        self.forward_bytes_to(index, targets, args.bytes(), start)
+    }
+
+    /// Likewise of a request that is not as it came.
+    pub(super) fn forward_bytes_to(
+        &mut self,
+        index: u32,
+        targets: &[(u32, usize)],
+        request: &[u8],
+        start: impl FnOnce(&mut Join),
+    ) -> Flow {
         if targets.is_empty() {
             self.refuse_command(index, &Refusal::NoNodeUp);
             return Flow::Next;
@@ -286,11 +316,10 @@ impl Core {
         }
         let join = self.new_join();
         start(&mut self.joins[join as usize]);
-        let session = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Join(join));
-        let waiter = Waiter::new(session, sequence, self.now_ms);
+        let waiter = self.waiter(index, sequence);
         for (part, &(backend, _)) in targets.iter().enumerate() {
-            self.queue(backend, Waiter { part: part as u16, ..waiter }, args.bytes());
+            self.queue(backend, Waiter { part: part as u16, ..waiter }, request);
         }
         self.counters.split_total += 1;
         Flow::Next
@@ -416,7 +445,7 @@ impl Core {
 
     /// Makes a backend ready for a request that was queued elsewhere before.
     pub(super) fn wake(&mut self, backend: u32, waiter: Waiter) {
-        self.backends[backend as usize].expect_moved(waiter.since_ms);
+        self.backends[backend as usize].expect_moved(waiter.since_us);
         if self.backends[backend as usize].state == State::Idle {
             self.connect(backend);
         }
@@ -444,6 +473,9 @@ impl Core {
             self.refuse(index, "NOAUTH Authentication required.");
         } else if unresolved == Unresolved::Subcommand && is_client_setinfo(args) {
             self.client_setinfo(index, args);
+        } else if unresolved == Unresolved::Subcommand && is_client_no_touch(args) && self.sessions[index as usize].authenticated
+        {
+            return self.client_no_touch(index, args);
         } else if unresolved == Unresolved::Subcommand && is_cluster_myshardid(args) {
             self.cluster(index, "myshardid", args);
         } else {
@@ -477,6 +509,10 @@ fn is_http(args: Args<'_>) -> bool {
 /// `CLUSTER MYSHARDID` came with redis 7.2, and its answer is the proxy's, whatever the nodes are.
 fn is_cluster_myshardid(args: Args<'_>) -> bool {
     args.len() == 2 && args[0].eq_ignore_ascii_case(b"cluster") && args[1].eq_ignore_ascii_case(b"myshardid")
+}
+
+fn is_client_no_touch(args: Args<'_>) -> bool {
+    args.len() >= 2 && args[0].eq_ignore_ascii_case(b"client") && args[1].eq_ignore_ascii_case(b"no-touch")
 }
 
 /// `CLIENT SETINFO` came with redis 7.2, but client libraries send it to every server; what a proxy can keep it should.

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 
 use vrc_cluster::{
     info::{self, Info, OfNode},
-    resp::{Args, Proto, encode},
+    resp::{Args, Proto, encode, text_of},
     route::Refusal,
 };
 
@@ -90,7 +90,7 @@ impl Core {
         }
         // What this worker's clients have just done shows.
         self.publish();
-        let sum = self.all_stats.sum();
+        let sum = self.all_stats.since_reset();
         let draft = Draft {
             proto: self.sessions[index as usize].proto,
             sections: wanted.into_iter().map(|(name, by)| (name, (by == By::Proxy).then(|| self.section(name)))).collect(),
@@ -148,7 +148,7 @@ impl Core {
             "clients" => {
                 field("# Clients\r\nconnected_clients", &sum.clients);
                 field("cluster_connections", &0);
-                field("maxclients", &identity.clients_max);
+                field("maxclients", &self.live.clients_max);
                 field("tracking_clients", &sum.tracking_clients);
                 field("blocked_clients", &sum.blocked);
                 field("paused_clients", &sum.paused);
@@ -180,6 +180,7 @@ impl Core {
                 field("vrc_requests_rerouted", &sum.rerouted_total);
                 field("vrc_client_pauses", &sum.pauses_total);
                 field("vrc_client_protocol_errors", &sum.protocol_errors);
+                field("vrc_slow_commands", &sum.slow_total);
                 for (number, (node, share)) in self.topology.nodes().iter().zip(self.topology.shares()).enumerate() {
                     let state = if node.up { "up" } else { "down" };
                     field(
@@ -212,7 +213,7 @@ impl Draft {
     fn finish(mut self, replies: &[&[u8]], out: &mut Vec<u8>) {
         let mut answered = Vec::new();
         for ((name, host), reply) in std::mem::take(&mut self.asked).into_iter().zip(replies) {
-            match text(reply) {
+            match text_of(reply).map(String::from_utf8_lossy) {
                 Some(text) => answered.push(OfNode { host, info: Info::parse(&text) }),
                 None => self.silent.push(name),
             }
@@ -249,16 +250,4 @@ impl Draft {
             }
         }
     }
-}
-
-/// The text of a node's reply, `None` for an error and for what is no text.
-fn text(reply: &[u8]) -> Option<std::borrow::Cow<'_, str>> {
-    let header_end = reply.iter().position(|byte| *byte == b'\n')? + 1;
-    let body = reply[header_end..].strip_suffix(b"\r\n")?;
-    let text = match reply[0] {
-        b'$' => body,
-        b'=' => body.strip_prefix(b"txt:")?,
-        _ => return None,
-    };
-    Some(String::from_utf8_lossy(text))
 }

@@ -5,8 +5,9 @@ use vrc_cluster::{resp::ReplyFramer, topology::NodeIndex};
 use super::{
     Core, Effect, Lane, NO_BACKEND,
     backend::{Backend, State, TrackingLane},
+    buffers::{append, empty},
     private::Hold,
-    session::{append, empty},
+    session::SessionId,
     tracked::{Tracked, TrackingOptions},
 };
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, READ_BYTES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
@@ -22,6 +23,7 @@ impl Core {
         backend.is_stuck = false;
         backend.failures = 0;
         backend.unreachable = None;
+        self.clients_changed |= backend.hold.is_some();
         self.mark_backend(index);
         self.listens_now(index);
         true
@@ -51,6 +53,13 @@ impl Core {
         if backend.incarnation != incarnation {
             return;
         }
+        if backend.passing > 0 {
+            let rest = self.pass_on(index, bytes);
+            if self.backends[index as usize].passing == 0 {
+                self.backend_input(index, incarnation, rest);
+            }
+            return;
+        }
         if backend.input.is_empty() {
             if let Some(taken) = self.take_replies(index, bytes)
                 && taken < bytes.len()
@@ -62,12 +71,16 @@ impl Core {
         }
         append(&mut backend.input, bytes, backend.framer.bytes_wanted());
         let mut input = std::mem::take(&mut backend.input);
-        match backend.framer.advance(&input) {
+        let framed = backend.framer.advance(&input);
+        if matches!(framed, Ok(None)) && self.begin_passing(index, &input) {
+            return;
+        }
+        let backend = &mut self.backends[index as usize];
+        match framed {
             Ok(None) if input.len() <= CLIENT_OUTPUT_MAX_BYTES => backend.input = input,
-            // A value so large that it came alone: its buffer becomes the client's.
+            // A value so large that little can have come with it: its buffer becomes the client's.
             Ok(Some(len))
-                if len == input.len()
-                    && len > READ_BYTES
+                if len > READ_BYTES
                     && input[0] != b'>'
                     && backend.pending() > 0
                     && backend.hold.is_none()
@@ -75,9 +88,16 @@ impl Core {
                     && !backend.would_skip() =>
             {
                 let waiter = backend.pop().expect("somebody waits");
+                let rest = input.split_off(len);
+                if self.now_us.saturating_sub(waiter.since_us) >= self.timed_from_us {
+                    self.timed(index, waiter);
+                }
                 self.deliver_owned(waiter, input);
                 self.retire_if_done(index);
                 self.private_if_done(index);
+                if !rest.is_empty() {
+                    self.backend_input(index, incarnation, &rest);
+                }
             }
             _ => {
                 backend.framer = ReplyFramer::default();
@@ -96,6 +116,7 @@ impl Core {
     pub(super) fn take_replies(&mut self, index: u32, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         let reason = loop {
+            at += self.take_short_replies(index, &bytes[at..]);
             let backend = &mut self.backends[index as usize];
             match backend.framer.advance(&bytes[at..]) {
                 Ok(Some(len)) => {
@@ -120,8 +141,11 @@ impl Core {
                     let may_be_read = backend.tracked.is_some() || backend.hold.is_some();
                     match backend.pop() {
                         Some(waiter) => {
+                            if self.now_us.saturating_sub(waiter.since_us) >= self.timed_from_us {
+                                self.timed(index, waiter);
+                            }
                             if reply[0] == b'-' {
-                                self.node_error(index, reply);
+                                self.node_error(index, &waiter, reply);
                             }
                             if may_be_read { self.deliver_read(index, waiter, reply) } else { self.deliver(waiter, reply) }
                         }
@@ -132,6 +156,9 @@ impl Core {
                     break "its reply is larger than any client may take".to_owned();
                 }
                 Ok(None) => {
+                    if at < bytes.len() && self.begin_passing(index, &bytes[at..]) {
+                        at = bytes.len();
+                    }
                     if !self.silent.is_empty() {
                         self.heard(index);
                     }
@@ -148,6 +175,50 @@ impl Core {
         None
     }
 
+    /// Has a large value of which only the beginning has come written to its client as it comes: neither has to wait until all of it is
+    /// here, nor the proxy to hold it. Returns whether it does.
+    fn begin_passing(&mut self, index: u32, begun: &[u8]) -> bool {
+        let backend = &mut self.backends[index as usize];
+        let left = backend.framer.bytes_wanted().saturating_sub(begun.len());
+        // Of a bulk string alone it is known from the first where it ends.
+        if left < READ_BYTES || begun[0] != b'$' || !backend.is_shared_plainly() {
+            return false;
+        }
+        let Some(&waiter) = backend.front().filter(|waiter| waiter.is_for_one_reply()) else { return false };
+        let session = &mut self.sessions[waiter.session as usize];
+        let is_there = session.generation == waiter.generation;
+        if is_there && !session.begin_passing(waiter.sequence, begun) {
+            return false;
+        }
+        backend.passing = left;
+        backend.framer = ReplyFramer::default();
+        if is_there {
+            self.answered(waiter.session);
+        }
+        true
+    }
+
+    /// Hands more of a large value to its client, if that is still there, and returns what does not belong to it.
+    fn pass_on<'a>(&mut self, index: u32, bytes: &'a [u8]) -> &'a [u8] {
+        let backend = &mut self.backends[index as usize];
+        let (bytes, rest) = bytes.split_at(bytes.len().min(backend.passing));
+        backend.passing -= bytes.len();
+        let left = backend.passing;
+        let waiter = *backend.front().expect("somebody was to get it");
+        if left == 0 {
+            backend.pop();
+            if self.now_us.saturating_sub(waiter.since_us) >= self.timed_from_us {
+                self.timed(index, waiter);
+            }
+        }
+        let session = &mut self.sessions[waiter.session as usize];
+        if session.generation == waiter.generation {
+            session.pass(bytes, left);
+            self.answered(waiter.session);
+        }
+        rest
+    }
+
     /// The connection was lost, or could not be opened. What was sent gets an error; what was not waits for the next connection, or
     /// for a map that gives it to another node.
     pub(crate) fn backend_lost(&mut self, index: u32, incarnation: u32, reason: &str) {
@@ -162,7 +233,14 @@ impl Core {
         backend.incarnation = backend.incarnation.wrapping_add(1);
         let was = backend.state;
         let relied_on_scripts = backend.relies_on_scripts();
-        let lost = backend.lose_sent();
+        let was_passing = backend.passing > 0;
+        let mut lost = backend.lose_sent();
+        if was_passing && let Some(waiter) = lost.pop_front() {
+            // In the middle of a reply there is no other way to tell the client.
+            self.timed_in_vain(waiter);
+            self.effects.push(Effect::Close { session: SessionId { index: waiter.session, generation: waiter.generation } });
+        }
+        let backend = &mut self.backends[index as usize];
         self.functions.forget(&backend.node);
         let node = backend.node.clone();
         if matches!(was, State::Retired { .. }) {

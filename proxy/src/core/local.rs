@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vrc_cluster::{
-    command::{Command, Merge, describe, glob},
+    command::{Command, describe},
     resp::{Args, Proto, encode, parse_integer},
     route::Refusal,
 };
@@ -16,12 +16,13 @@ use super::{Core, Flow, client::client_name};
 const VERSION_WHERE_UNKNOWN: &str = "7.0.15";
 
 const SYNTAX_ERROR: &str = "ERR syntax error";
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 impl Core {
     /// Answers a command. One that changes which node connections the session uses lets none after it overtake those before it.
     pub(super) fn local(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         if matches!(command.name, "hello" | "select" | "reset")
-            && let Some(flow) = self.before_own_lanes_change(index)
+            && let Some(flow) = self.before_mode_changes(index, command)
         {
             return flow;
         }
@@ -53,6 +54,7 @@ impl Core {
                 return self.before_all_after(index);
             }
             "time" => self.time(index),
+            "monitor" => return self.monitor(index),
             // Any proxy serves any slot, to read and to write.
             "asking" | "readonly" | "readwrite" => self.ok(index),
             name if name.starts_with("cluster|") => self.cluster(index, command.own_name(), args),
@@ -68,21 +70,11 @@ impl Core {
                 encode::array(out, 0);
             }),
             name if name.starts_with("client|") => return self.client_command(index, command, args),
-            "config|get" if self.settings.allow_node_config && !is_own_parameters(args) => {
-                return self.forward_any(index, command, args);
-            }
-            "config|get" => self.config_get(index, args),
-            "config|set" | "config|resetstat" if self.settings.allow_node_config => {
-                return self.forward_all(index, command, Merge::AllOk, args);
-            }
-            name @ ("config|set" | "config|resetstat") => {
-                self.refuse(
-                    index,
-                    format!(
-                        "ERR '{name}' is about the nodes, and this proxy does not let clients change them (--allow-node-config)"
-                    ),
-                );
-            }
+            name if name.starts_with("config|") => return self.config(index, command, args),
+            name if name.starts_with("acl|") => self.acl(index, command, args),
+            name if name.starts_with("latency|") => self.latency(index, command, args),
+            name if name.starts_with("memory|") => return self.memory(index, command, args),
+            name if name.starts_with("slowlog|") => self.slowlog(index, command, args),
             name => {
                 if name.starts_with("command")
                     && let Some(flow) = self.learn_first()
@@ -145,6 +137,7 @@ impl Core {
         while let Some(option) = args.get(at) {
             if option.eq_ignore_ascii_case(b"auth") && at + 2 < args.len() {
                 if let Err(error) = self.check_password(Some(&args[at + 1]), &args[at + 2]) {
+                    self.note_failed_login(index, "hello", &args[at + 1]);
                     return self.refuse(index, error);
                 }
                 authenticated = true;
@@ -205,24 +198,28 @@ impl Core {
                 self.sessions[index as usize].authenticated = true;
                 self.ok(index);
             }
-            Err(error) => self.refuse(index, error),
+            Err(error) => {
+                if error == WRONG_PASSWORD {
+                    self.note_failed_login(index, "auth", if args.len() == 3 { &args[1] } else { b"default" });
+                }
+                self.refuse(index, error);
+            }
         }
     }
 
     fn check_password(&self, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
-        const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
         if user.is_some_and(|user| user != b"default") {
-            return Err(WRONG);
+            return Err(WRONG_PASSWORD);
         }
-        match (&self.settings.password, user) {
+        match (&self.live.password, user) {
             (None, None) => {
                 Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your \
                                  configuration is correct?")
             }
             // As redis has it, a default user without a password takes any.
             (None, Some(_)) => Ok(()),
-            (Some(expected), _) if same_secret(expected.as_bytes(), password) => Ok(()),
-            (Some(_), _) => Err(WRONG),
+            (Some(expected), _) if same_secret(expected, password) => Ok(()),
+            (Some(_), _) => Err(WRONG_PASSWORD),
         }
     }
 
@@ -246,10 +243,12 @@ impl Core {
         self.unwatch(index);
         self.drop_subscriptions(index);
         self.stop_tracking(index);
-        let authenticated = self.settings.password.is_none();
+        self.stop_monitoring(index);
+        let authenticated = self.live.password.is_none();
         let session = &mut self.sessions[index as usize];
         session.want_replies();
         session.no_evict = false;
+        session.no_touch = false;
         session.proto = Proto::Resp2;
         session.db = 0;
         session.name = Box::default();
@@ -266,35 +265,6 @@ impl Core {
         });
     }
 
-    /// `CONFIG GET pattern …` for the parameters that the proxy has an answer of its own for; tools such as redis-benchmark ask.
-    fn config_get(&mut self, index: u32, args: Args<'_>) {
-        let databases = self.settings.databases.to_string();
-        let port = self.settings.identity.port.to_string();
-        let timeout = self.settings.timeout_ms.to_string();
-        let parameters: [(&str, &str); 8] = [
-            ("appendonly", "no"),
-            ("databases", &databases),
-            ("maxmemory", "0"),
-            ("port", &port),
-            ("proto-max-bulk-len", "536870912"),
-            ("save", ""),
-            ("timeout", "0"),
-            ("vrc-node-timeout-ms", &timeout),
-        ];
-        let found: Vec<_> = parameters
-            .iter()
-            .filter(|(name, _)| args.iter().skip(2).any(|pattern| glob::matches(pattern, name.as_bytes(), true)))
-            .collect();
-        let proto = self.proto(index);
-        self.answer_now(index, |out| {
-            encode::map(out, proto, found.len());
-            for (name, value) in found {
-                encode::bulk(out, name.as_bytes());
-                encode::bulk(out, value.as_bytes());
-            }
-        });
-    }
-
     /// The least version among the nodes: what an application may count on.
     pub(super) fn redis_version(&self) -> String {
         let number = |version: &str| version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
@@ -306,11 +276,6 @@ impl Core {
             .unwrap_or(VERSION_WHERE_UNKNOWN)
             .to_owned()
     }
-}
-
-/// Whether CONFIG GET asks for parameters of the proxy alone.
-fn is_own_parameters(args: Args<'_>) -> bool {
-    args.iter().skip(2).all(|pattern| pattern.to_ascii_lowercase().starts_with(b"vrc-"))
 }
 
 /// Compares without telling by the time it takes how much of a guess was right.

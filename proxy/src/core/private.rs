@@ -13,9 +13,10 @@ use vrc_cluster::{
 use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX, RETIRE_MS};
 
 use super::{
-    Core, Effect, Flow,
+    Core, Effect, Flow, NO_BACKEND,
     backend::{Lane, State, Waiter},
     client::Unblocking,
+    pops::Pops,
     session::{Pause, SessionId, Slot},
 };
 
@@ -26,7 +27,9 @@ pub(crate) enum Hold {
     Idle,
     /// A command that may wait as long as it likes, but by when it must have been answered if it set itself an end. The keys decide
     /// whether its node is still the right one to wait at.
-    Waiting { session: SessionId, keys: HeldKeys, until_ms: u64, unblocking: Option<Unblocking> },
+    Waiting { session: SessionId, keys: HeldKeys, until_ms: u64, unblocking: Option<Unblocking>, pops: Option<Pops> },
+    /// What came for a client that has left is put back.
+    PuttingBack,
     /// A session's watched keys, all of one place.
     Watching { session: SessionId, keys: HeldKeys },
     /// A node's topics, for all sessions: see `topics`.
@@ -59,12 +62,12 @@ impl Core {
         let session = self.session_id(index);
         let answer_ms = command.wait_ms(args).map(|wait_ms| wait_ms.saturating_add(self.settings.timeout_ms));
         let until_ms = answer_ms.map_or(u64::MAX, |answer_ms| self.now_ms.saturating_add(answer_ms));
-        let hold = Hold::Waiting { session, keys, until_ms, unblocking: None };
+        let hold = Hold::Waiting { session, keys, until_ms, unblocking: None, pops: Pops::of(command, args) };
         let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
         let of = &mut self.sessions[index as usize];
-        of.private = Some(backend);
+        of.waiting = Some(backend);
         let sequence = of.push(Slot::Waiting);
-        self.queue(backend, Waiter::new(session, sequence, self.now_ms), args.bytes());
+        self.queue(backend, self.waiter(index, sequence), args.bytes());
         self.before_all_after(index)
     }
 
@@ -82,7 +85,7 @@ impl Core {
     /// A connection to the owner for one session alone; `None` if there can be none, which the client has been told.
     pub(super) fn take_private(&mut self, index: u32, owner: Owner, hold: Hold) -> Option<u32> {
         let session = &self.sessions[index as usize];
-        let lane = Lane::new(session.proto, session.db, owner.guest);
+        let lane = session.private_lane(owner.guest);
         let node = self.topology.nodes()[usize::from(owner.node)].name.clone();
         let idle = self.idle_private.iter().position(|&backend| {
             let backend = &self.backends[backend as usize];
@@ -100,6 +103,7 @@ impl Core {
             }
         };
         self.backends[backend as usize].hold = Some(hold);
+        self.clients_changed = true;
         if self.backends[backend as usize].state == State::Idle {
             self.connect(backend);
         }
@@ -108,10 +112,11 @@ impl Core {
 
     /// A private connection has answered all that it was asked.
     pub(super) fn private_answered(&mut self, index: u32) {
+        self.clients_changed = true;
         match self.backends[index as usize].hold {
             Some(Hold::Waiting { session, unblocking, .. }) => {
                 if self.is_open(session) {
-                    self.sessions[session.index as usize].private = None;
+                    self.sessions[session.index as usize].waiting = None;
                 }
                 match unblocking {
                     None => self.release_private(index),
@@ -120,6 +125,8 @@ impl Core {
                 }
             }
             Some(Hold::Finishing) => self.release_private(index),
+            // As above.
+            Some(Hold::PuttingBack) => self.close_private(index),
             _ => {}
         }
     }
@@ -133,7 +140,7 @@ impl Core {
         };
         let reason = match how {
             Unblocking::Timeout => "TIMEOUT",
-            Unblocking::Error => "ERROR",
+            Unblocking::Error | Unblocking::Killed => "ERROR",
         };
         let Some(node) =
             self.topology.index_of(&backend.node).filter(|_| backend.state == State::Up && backend.output().is_empty())
@@ -145,9 +152,64 @@ impl Core {
             if self.backends[other as usize].state == State::Idle {
                 self.connect(other);
             }
-            let mut request = Vec::new();
-            encode::request(&mut request, &["CLIENT", "UNBLOCK", &client.to_string(), reason]);
-            self.queue(other, Waiter::nobody(self.now_ms), &request);
+            self.queue(other, Waiter::nobody(self.now_us), &unblock(client, reason));
+        }
+    }
+
+    /// Has the node let go of a client that is to be closed, which is closed then; false if it waits for nothing there.
+    pub(super) fn end_wait_of_killed(&mut self, index: u32) -> bool {
+        let Some(private) = self.sessions[index as usize].waiting.filter(|waiting| self.is_to_be_ended(*waiting)) else {
+            return false;
+        };
+        let session = &mut self.sessions[index as usize];
+        session.closing = true;
+        session.drop_input();
+        self.go_on_unblocking(private);
+        true
+    }
+
+    /// Notes that a node is to let go of a wait, within the time that any answer may take; false if it knows of none, or not by which number.
+    fn is_to_be_ended(&mut self, index: u32) -> bool {
+        let until_ended_ms = self.now_ms.saturating_add(self.settings.timeout_ms);
+        let backend = &mut self.backends[index as usize];
+        let (State::Up, Some(_)) = (backend.state, backend.client_id) else { return false };
+        let Some(Hold::Waiting { unblocking, until_ms, .. }) = &mut backend.hold else { return false };
+        *unblocking = Some(Unblocking::Killed);
+        *until_ms = until_ended_ms.min(*until_ms);
+        true
+    }
+
+    /// Whether a reply says that a killed client's wait is over, rather than what came of it before.
+    pub(super) fn is_end_of_killed(&self, index: u32, reply: &[u8]) -> bool {
+        let hold = &self.backends[index as usize].hold;
+        matches!(hold, Some(Hold::Waiting { unblocking: Some(Unblocking::Killed), .. }) if reply.starts_with(b"-UNBLOCKED"))
+    }
+
+    /// Tells the node of a wait whose client has left that this is over, on every connection over which something may be pushed to it:
+    /// that the private one is closed it may hear later than of the next push. What another worker's clients push may still come before;
+    /// so the connection is kept for what it brings. False if nothing can be told, or lost.
+    pub(super) fn end_wait_of_one_who_left(&mut self, index: u32) -> bool {
+        let backend = &self.backends[index as usize];
+        let (Some(Hold::Waiting { pops: Some(_), .. }), Some(client)) = (&backend.hold, backend.client_id) else { return false };
+        let Some(node) = self.topology.index_of(&backend.node) else { return false };
+        if !self.is_to_be_ended(index) {
+            return false;
+        }
+        let lanes = usize::from(node) * Lane::COUNT..(usize::from(node) + 1) * Lane::COUNT;
+        for other in lanes.map(|lane| self.lanes[lane]).filter(|other| *other != NO_BACKEND).collect::<Vec<_>>() {
+            let of = &self.backends[other as usize];
+            if of.state == State::Up && of.has_room() && !of.lane.is_beside() {
+                self.queue(other, Waiter::nobody(self.now_us), &unblock(client, "ERROR"));
+            }
+        }
+        true
+    }
+
+    /// A session that is about to be closed waits no more: what comes for it from here on is put back.
+    pub(super) fn leave_wait(&mut self, index: u32) {
+        let waiting = self.sessions[index as usize].waiting;
+        if waiting.is_some_and(|waiting| self.end_wait_of_one_who_left(waiting)) {
+            self.sessions[index as usize].waiting = None;
         }
     }
 
@@ -176,6 +238,7 @@ impl Core {
         self.idle_private.retain(|idle| *idle != index);
         let backend = &mut self.backends[index as usize];
         debug_assert!(backend.hold.is_some());
+        self.clients_changed = true;
         backend.incarnation = backend.incarnation.wrapping_add(1);
         backend.hold = None;
         backend.forget_all();
@@ -184,7 +247,7 @@ impl Core {
         self.free_backend(index);
     }
 
-    /// A private connection was lost, or could not be opened. Nothing on it is tried again: what it was about was its state.
+    /// A private connection was lost, or could not be opened. What was sent on it is not tried again: what it was about was its state.
     pub(super) fn private_lost(&mut self, index: u32, reason: &str) {
         if self.backends[index as usize].hold == Some(Hold::Subscriber) {
             self.subscriber_lost(index, reason);
@@ -196,17 +259,72 @@ impl Core {
         }
         let node = self.backends[index as usize].node.clone();
         self.effects.push(Effect::Suspect { node: node.clone(), reason: reason.to_owned() });
-        self.end_hold(index, &format!("NODEDOWN node {node} was lost before it answered ({reason})"));
+        match (self.is_to_be_sent(index), self.settings.fixed_nodes) {
+            (true, false) => self.open_private_again(index, reason),
+            (true, true) => self.end_hold(index, &format!("NODEDOWN node {node} cannot be reached ({reason}); nothing was sent")),
+            (false, _) => self.end_hold(index, &format!("NODEDOWN node {node} was lost before it answered ({reason})")),
+        }
+    }
+
+    /// What was asked over a private connection has had its time.
+    pub(super) fn private_overdue(&mut self, index: u32) {
+        let (backend, timeout_ms) = (&self.backends[index as usize], self.settings.timeout_ms);
+        if !self.is_to_be_sent(index) {
+            return self.private_lost(index, &format!("no answer within {timeout_ms} ms"));
+        }
+        let reason = backend.unreachable.as_ref().map_or("no connection yet", |(_, reason)| reason);
+        let text =
+            format!("NODEDOWN node {} could not be reached within {timeout_ms} ms ({reason}); nothing was sent", backend.node);
+        self.end_hold(index, &text);
+    }
+
+    /// Whether a session's command waits for a private connection to be opened: it may still go elsewhere.
+    fn is_to_be_sent(&self, index: u32) -> bool {
+        let backend = &self.backends[index as usize];
+        let is_open = !matches!(backend.state, State::Idle | State::Connecting);
+        !is_open && matches!(backend.hold, Some(Hold::Waiting { .. } | Hold::Watching { .. }))
+    }
+
+    /// Goes on trying to reach the node: a map that says who has the keys now may come meanwhile.
+    fn open_private_again(&mut self, index: u32, reason: &str) {
+        let now_ms = self.now_ms;
+        let backend = &mut self.backends[index as usize];
+        backend.state = State::Idle;
+        backend.failures = backend.failures.saturating_add(1);
+        backend.unreachable.get_or_insert((now_ms, reason.into())).1 = reason.into();
+        self.connect(index);
+    }
+
+    /// The owner of what a session's command on a private connection is about, if that is one.
+    fn owner_of_held(&self, keys: &HeldKeys, session: SessionId) -> Option<Owner> {
+        let mut owners = keys.iter().map(|key| self.topology.owner(self.topology.place(key)).ok());
+        match owners.next() {
+            Some(owner) => owner.filter(|_| owners.all(|other| other == owner)),
+            None => self.any_node(session.index).map(|node| Owner { node, guest: false }),
+        }
+    }
+
+    /// Has a private connection on which nothing was sent opened to another node.
+    fn move_private(&mut self, index: u32, owner: Owner) {
+        let to = &self.topology.nodes()[usize::from(owner.node)];
+        let (node, endpoint) = (to.name.clone(), to.endpoint.clone());
+        let guests = self.topology.options().guest_databases;
+        let backend = &mut self.backends[index as usize];
+        backend.lane = backend.lane.of_client(guests).at(owner.guest);
+        (backend.node, backend.endpoint) = (node, endpoint);
+        (backend.state, backend.failures, backend.unreachable) = (State::Idle, 0, None);
+        self.counters.rerouted_total += 1;
+        self.connect(index);
     }
 
     /// Ends what a private connection was held for: a command that waits gets this error, watched keys count as touched.
     fn end_hold(&mut self, index: u32, error: &str) {
         let waiters = self.backends[index as usize].take_waiters();
         match self.backends[index as usize].hold.clone() {
-            Some(Hold::Waiting { session, .. }) if self.is_open(session) => self.sessions[session.index as usize].private = None,
+            Some(Hold::Waiting { session, .. }) if self.is_open(session) => self.sessions[session.index as usize].waiting = None,
             Some(Hold::Watching { session, .. }) if self.is_open(session) => {
                 let session = &mut self.sessions[session.index as usize];
-                session.private = None;
+                session.watching = None;
                 session.watch_broken = true;
             }
             _ => {}
@@ -222,13 +340,13 @@ impl Core {
         self.topology.nodes()[usize::from(owner.node)].name == backend.node && owner.guest == guest
     }
 
-    /// A session's database or protocol has changed: the connection that watches its keys goes along, since EXEC goes over it.
+    /// A session's database or protocol has changed, or whether it touches what it reads: the connection that watches its keys goes along, since EXEC goes over it.
     pub(super) fn follow_session(&mut self, index: u32) {
         let session = &self.sessions[index as usize];
-        let Some(backend) = session.private else { return };
+        let Some(backend) = session.watching else { return };
         let before = self.backends[backend as usize].lane;
         let guest = self.topology.options().guest_databases && before.is_guest();
-        self.change_lane(backend, Lane::new(session.proto, session.db, guest));
+        self.change_lane(backend, session.private_lane(guest));
     }
 
     /// Makes a connection that one session has to itself one of another lane. What is under way on it is not disturbed.
@@ -238,16 +356,19 @@ impl Core {
             // It will be opened as what it is now.
             return;
         }
-        let mut say = |args: [&str; 2]| {
+        let mut say = |args: &[&str]| {
             let mut request = Vec::new();
-            encode::request(&mut request, &args);
-            self.queue(backend, Waiter::nobody(self.now_ms), &request);
+            encode::request(&mut request, args);
+            self.queue(backend, Waiter::nobody(self.now_us), &request);
         };
         if lane.proto != before.proto {
-            say(["HELLO", if lane.proto == Proto::Resp3 { "3" } else { "2" }]);
+            say(&["HELLO", if lane.proto == Proto::Resp3 { "3" } else { "2" }]);
         }
         if lane.db != before.db {
-            say(["SELECT", &lane.db.to_string()]);
+            say(&["SELECT", &lane.db.to_string()]);
+        }
+        if lane.no_touch != before.no_touch {
+            say(&["CLIENT", "NO-TOUCH", if lane.no_touch { "ON" } else { "OFF" }]);
         }
     }
 
@@ -258,7 +379,7 @@ impl Core {
             let none = HeldKeys::new();
             let keys = match &backend.hold {
                 None | Some(Hold::Subscriber | Hold::Broadcast) => continue,
-                Some(Hold::Idle | Hold::Finishing) => &none,
+                Some(Hold::Idle | Hold::Finishing | Hold::PuttingBack) => &none,
                 Some(Hold::Waiting { keys, .. } | Hold::Watching { keys, .. }) => keys,
             };
             let node = self.topology.index_of(&backend.node).filter(|node| {
@@ -270,6 +391,13 @@ impl Core {
                     .iter()
                     .all(|key| self.topology.owner(self.topology.place(key)).is_ok_and(|owner| self.serves(index, owner)));
             if stays {
+                continue;
+            }
+            if let (true, Some(Hold::Waiting { session, keys, .. } | Hold::Watching { session, keys })) =
+                (self.is_to_be_sent(index), &backend.hold)
+                && let Some(owner) = self.owner_of_held(keys, *session)
+            {
+                self.move_private(index, owner);
                 continue;
             }
             match (&backend.hold, backend.state) {
@@ -289,4 +417,11 @@ impl Core {
             }
         }
     }
+}
+
+/// `CLIENT UNBLOCK client TIMEOUT|ERROR`.
+fn unblock(client: u64, reason: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    encode::request(&mut request, &["CLIENT", "UNBLOCK", &client.to_string(), reason]);
+    request
 }

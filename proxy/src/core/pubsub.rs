@@ -16,6 +16,10 @@ use super::{
     topics::{Kind, Name, PING, Pending},
 };
 
+/// What a client of RESP2 that listens may say.
+pub(super) const ALLOWED_WHILE_SUBSCRIBED: [&str; 9] =
+    ["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe", "ping", "quit", "reset"];
+
 /// What one session listens to.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
@@ -91,7 +95,8 @@ impl Core {
             "pubsub|channels" | "pubsub|shardchannels" => return self.forward_all(index, command, Merge::Distinct, args),
             "pubsub|numsub" => return self.count_subscribers(index, Kind::Channel, args),
             "pubsub|shardnumsub" => return self.count_subscribers(index, Kind::Shard, args),
-            "pubsub|numpat" => return self.forward_all(index, command, Merge::Max, args),
+            // A pattern counts once it is heard wherever something may be published.
+            "pubsub|numpat" => return self.forward_all(index, command, Merge::Min, args),
             other => unreachable!("{other} is none of these"),
         }
         Flow::Next
@@ -99,9 +104,7 @@ impl Core {
 
     /// Whether a session of RESP2 that listens may give this command; if not, it is told so.
     pub(super) fn may_while_subscribed(&mut self, index: u32, command: &'static Command) -> bool {
-        const ALLOWED: [&str; 9] =
-            ["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe", "ping", "quit", "reset"];
-        let allowed = ALLOWED.contains(&command.name);
+        let allowed = ALLOWED_WHILE_SUBSCRIBED.contains(&command.name);
         if !allowed {
             let name = command.name;
             self.refuse(
@@ -152,7 +155,7 @@ impl Core {
         let session = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Publish);
         self.topics.fences.push(Fence { session, sequence, backend: Some(listener), surplus, reply: Vec::new() });
-        self.queue(backend, Waiter::new(session, sequence, self.now_ms), args.bytes());
+        self.queue(backend, self.waiter(index, sequence), args.bytes());
         // A reply that stood behind this one already would keep the message behind it.
         self.before_all_after(index)
     }
@@ -188,7 +191,7 @@ impl Core {
         let fence = self.topics.fences.remove(at);
         if self.is_open(fence.session) {
             self.sessions[fence.session.index as usize].expect_reply(fence.sequence);
-            self.deliver(Waiter::new(fence.session, fence.sequence, self.now_ms), &fence.reply);
+            self.deliver(self.waiter(fence.session.index, fence.sequence), &fence.reply);
         }
     }
 
@@ -248,7 +251,7 @@ impl Core {
                 self.say_subscribed(index, &name, count);
             } else {
                 let sequence = self.sessions[index as usize].push(Slot::Waiting);
-                topic.waiting.push(Pending { session: id, sequence, count, is_new, since_ms: self.now_ms });
+                topic.waiting.push(Pending { session: id, sequence, count, is_new, since_ms: self.now_ms, early: Vec::new() });
             }
         }
         Flow::Next
@@ -265,6 +268,9 @@ impl Core {
         let proto = session.proto;
         session.answer(pending.sequence, |out| confirmation(out, proto, name.0.subscribe(), Some(&name.1), pending.count));
         self.mark_session(pending.session.index);
+        if !pending.early.is_empty() {
+            self.tell(pending.session, Some(pending.sequence), |out| out.extend_from_slice(&pending.early));
+        }
     }
 
     fn unsubscribe(&mut self, index: u32, kind: Kind, args: Args<'_>) {

@@ -55,14 +55,13 @@ impl Core {
             0 => next,
             more => more.min(NODE_CURSOR_MAX) << POSITION_BITS | stop.position,
         });
-        let id = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Join(join));
         let mut request = Vec::with_capacity(args.bytes().len() + 16);
         encode::array(&mut request, args.len());
         encode::bulk(&mut request, &args[0]);
         encode::bulk(&mut request, node_cursor.to_string().as_bytes());
         request.extend_from_slice(args.raw(2, args.len()));
-        self.queue(backend, Waiter::new(id, sequence, self.now_ms), &request);
+        self.queue(backend, self.waiter(index, sequence), &request);
         Flow::Next
     }
 

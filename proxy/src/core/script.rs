@@ -78,9 +78,8 @@ impl Core {
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
-        let session = self.session_id(index);
         let sequence = self.sessions[index as usize].push(Slot::Waiting);
-        self.queue_run(backend, Waiter::new(session, sequence, self.now_ms), args);
+        self.queue_run(backend, self.waiter(index, sequence), args);
         Flow::Next
     }
 
@@ -146,14 +145,19 @@ impl Core {
         merge: Merge,
         args: Args<'_>,
     ) -> Flow {
+        let is_beside = command.name == "function|stats" || command.flags.contains(Flags::ALLOW_BUSY);
+        if is_beside && let Some(flow) = self.after_all_before(index) {
+            return flow;
+        }
         match command.name {
             "script|load" => self.settings.scripts.remember(&args[2], By::Load),
             "script|flush" if is_flush(args) => self.settings.scripts.forget_all(),
             "script|exists" => return self.script_exists(index, args),
             "function|stats" => return self.function_stats(index, args),
-            _ if command.flags.contains(Flags::ALLOW_BUSY) => {
+            _ if is_beside => {
                 let targets = self.beside_all(index);
-                return self.forward_to(index, &targets, args, |join| join.start_all(merge, targets.len()));
+                let flow = self.forward_to(index, &targets, args, |join| join.start_all(merge, targets.len()));
+                return if flow == Flow::Next { self.before_all_after(index) } else { flow };
             }
             _ => {}
         }
@@ -178,7 +182,8 @@ impl Core {
             let told = find(&runs).or_else(|| find(&is_busy)).or_else(|| find(&answers)).or(replies.first());
             out.extend_from_slice(told.copied().unwrap_or_default());
         };
-        self.forward_to(index, &targets, args, |join| join.start_gather(targets.len(), tell))
+        let flow = self.forward_to(index, &targets, args, |join| join.start_gather(targets.len(), tell));
+        if flow == Flow::Next { self.before_all_after(index) } else { flow }
     }
 
     /// A script exists that can be run on every node: they all have it, or some do and the others will be given it.
@@ -193,9 +198,12 @@ impl Core {
 
     /// A node answered with an error.
     #[cold]
-    pub(super) fn node_error(&mut self, backend: u32, reply: &[u8]) {
+    pub(super) fn node_error(&mut self, backend: u32, waiter: &Waiter, reply: &[u8]) {
         if reply.starts_with(b"-NOSCRIPT") {
             self.backends[backend as usize].noted.tear_up();
+        }
+        if self.backends[backend as usize].lane.no_touch && !waiter.is_nobody() && self.is_open(waiter.session_id()) {
+            self.may_know_no_touch(waiter.session, reply);
         }
     }
 }

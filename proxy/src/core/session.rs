@@ -5,19 +5,21 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
-use vrc_cluster::resp::{Proto, RequestFramer};
+use vrc_cluster::{
+    command::Command,
+    resp::{Proto, RequestFramer},
+};
 
 use super::{
     aside::Asides,
     backend::{Lane, TrackingLane},
+    buffers::{append, claim, empty, give_back},
     mute::Mute,
     pubsub::Subscriptions,
     tracking::Tracking,
     transaction::Transaction,
 };
-use crate::limits::{
-    CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, SPARE_BUFFERS_MAX, SPARE_BYTES_MAX,
-};
+use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, READ_BYTES};
 
 /// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +81,7 @@ pub(crate) struct Session {
     pub(crate) peer: Option<Peer>,
     pub(crate) opened_ms: u64,
     pub(crate) active_ms: u64,
-    pub(crate) last_command: &'static str,
+    pub(crate) last_command: Option<&'static Command>,
 
     pub(crate) proto: Proto,
     pub(crate) db: u8,
@@ -89,10 +91,14 @@ pub(crate) struct Session {
     pub(crate) lib_ver: Box<str>,
 
     /// Bytes that came and are not consumed: an unfinished request, or whatever came while the session is paused.
-    pub(crate) input: Vec<u8>,
+    input: Vec<u8>,
+    /// Where in `input` they begin.
+    input_at: usize,
     /// How far the unfinished request at the start of `input` has been framed.
     pub(crate) partial: Option<Box<RequestFramer>>,
     pub(crate) paused: Option<Pause>,
+    /// What it says is read on and kept while it is paused, since it takes no answer before it has said all.
+    pub(crate) heard_out: bool,
     /// Since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
     /// What is to be done once the block of an EXEC is answered.
@@ -109,8 +115,14 @@ pub(crate) struct Session {
     pub(crate) mute: Option<Box<Mute>>,
     /// It asked by CLIENT NO-EVICT not to be closed to save memory.
     pub(crate) no_evict: bool,
-    /// The node connection that is this session's alone.
-    pub(crate) private: Option<u32>,
+    /// It asked by CLIENT NO-TOUCH that what it reads does not count as used.
+    pub(crate) no_touch: bool,
+    /// It is shown all clients' commands: MONITOR.
+    pub(crate) monitors: bool,
+    /// The node connection of its own that watches keys: WATCH.
+    pub(crate) watching: Option<u32>,
+    /// That over which a command of its waits for data: BLPOP and its kin.
+    pub(crate) waiting: Option<u32>,
     /// What WATCH watched is gone with its node: the next EXEC must fail.
     pub(crate) watch_broken: bool,
     /// No more commands are taken; the connection is closed once everything is answered and written.
@@ -128,8 +140,14 @@ pub(crate) struct Session {
     stash_live: usize,
     out: Vec<u8>,
     out_at: usize,
+    /// Of the first reply a part is in `out`; the rest goes there as it comes.
+    passing: bool,
+    /// What was told meanwhile.
+    told: Vec<u8>,
     /// Bytes that the driver has taken out and that are not sent yet.
     in_flight: usize,
+    /// The client has taken some of its output since this was last looked at.
+    took_output: bool,
 }
 
 impl Session {
@@ -144,7 +162,6 @@ impl Session {
             authenticated,
             opened_ms: now_ms,
             active_ms: now_ms,
-            last_command: "NULL",
             ..Session::default()
         };
     }
@@ -158,14 +175,89 @@ impl Session {
     /// The lane of its commands.
     #[inline]
     pub(crate) fn lane(&self, guest: bool) -> Lane {
-        Lane { tracking: self.tracking_lane, ..Lane::new(self.proto, self.db, guest) }
+        Lane { tracking: self.tracking_lane, ..self.private_lane(guest) }
+    }
+
+    /// The lane of its commands that have a connection of their own.
+    #[inline]
+    pub(crate) fn private_lane(&self, guest: bool) -> Lane {
+        Lane { no_touch: self.no_touch, ..Lane::new(self.proto, self.db, guest) }
     }
 
     /// Keeps bytes that could not be taken yet.
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            append(&mut self.input, bytes, self.partial.as_ref().map_or(0, |framer| framer.bytes_wanted()));
+            let wanted = self.partial.as_ref().map_or(0, |framer| self.input_at + framer.bytes_wanted());
+            // What a client says while it is not listened to comes in many pieces, and none of them is said to be the last.
+            append(&mut self.input, bytes, if self.paused.is_some() { usize::MAX } else { wanted });
         }
+    }
+
+    /// How many of `len` bytes more belong to a large request that is unfinished, all if there is none: were what comes behind it put into
+    /// its buffer, that would have to be moved.
+    pub(crate) fn share_of_large(&self, len: usize) -> usize {
+        let kept = self.kept_bytes();
+        match self.partial.as_ref().and_then(|framer| framer.end()) {
+            Some(end) if kept >= READ_BYTES && kept < end => len.min(end - kept),
+            _ => len,
+        }
+    }
+
+    /// The buffer of the unfinished request with room for more of it, if that is worth a read of its own.
+    pub(crate) fn room(&mut self) -> Option<&mut Vec<u8>> {
+        let wanted = self.input_at + self.partial.as_ref()?.bytes_wanted();
+        if wanted < self.input.len() + READ_BYTES {
+            return None;
+        }
+        if self.input.len() == self.input.capacity() {
+            claim(&mut self.input, 1, wanted);
+        }
+        Some(&mut self.input)
+    }
+
+    /// Whether the unfinished request cannot be whole yet.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.partial.as_ref().is_some_and(|framer| self.kept_bytes() < framer.bytes_wanted())
+    }
+
+    /// How many bytes came and are not consumed.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.input.len() - self.input_at
+    }
+
+    /// How many bytes more could be kept without taking memory.
+    pub(crate) fn kept_bytes_free(&self) -> usize {
+        self.input.capacity() - self.kept_bytes()
+    }
+
+    /// Takes out what came and is not consumed: a buffer, and where in it that begins.
+    pub(crate) fn take_input(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.input), std::mem::take(&mut self.input_at))
+    }
+
+    /// Puts back what was taken out, of which less may be left.
+    pub(crate) fn put_input(&mut self, mut input: Vec<u8>, mut at: usize) {
+        if at == input.len() {
+            empty(&mut input);
+            at = 0;
+        } else if at >= input.len() - at {
+            // No more bytes are moved than were consumed, so that much that is kept is not moved again and again.
+            input.drain(..at);
+            at = 0;
+        }
+        (self.input, self.input_at) = (input, at);
+    }
+
+    /// What came and is not consumed.
+    #[cfg(test)]
+    pub(crate) fn input(&self) -> &Vec<u8> {
+        &self.input
+    }
+
+    /// Forgets what came and is not consumed.
+    pub(crate) fn drop_input(&mut self) {
+        drop(self.take_input());
+        self.partial = None;
     }
 
     /// Takes the next place in the row.
@@ -233,7 +325,7 @@ impl Session {
     /// Whether what is to be written had better wait: the rest of the batch is on its way.
     #[inline]
     pub(crate) fn gathers(&self) -> bool {
-        self.batch_left() > 0 && self.out.len() - self.out_at < GATHER_BYTES_MAX && !self.out.is_empty()
+        self.batch_left() > 0 && !self.passing && self.out.len() - self.out_at < GATHER_BYTES_MAX && !self.out.is_empty()
     }
 
     /// What was gathered is to be written, whole or not.
@@ -255,9 +347,22 @@ impl Session {
         }
     }
 
+    /// Takes a buffer that the worker has to spare for a reply of so many bytes.
+    pub(crate) fn borrow_output(&mut self, bytes: usize, spare: &mut Vec<Vec<u8>>) {
+        if self.out.is_empty()
+            && self.out.capacity() < bytes
+            && let Some(lent) = spare.pop()
+        {
+            self.out = lent;
+        }
+    }
+
     /// Gives back the larger of the buffers that are empty, so that an idle connection costs little.
     #[inline]
     pub(crate) fn return_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
+        if self.passing {
+            return;
+        }
         for buffer in [&mut self.out, &mut self.stash] {
             if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
                 give_back(std::mem::take(buffer), spare);
@@ -361,7 +466,7 @@ impl Session {
         let is_ready = |slot: &Slot| matches!(slot, Slot::Ready { .. });
         let last = if self.stash_live > 0 { self.slots.range(..places).rposition(is_ready) } else { None };
         let Some((place, Slot::Ready { start, len })) = last.map(|place| (place, self.slots[place])) else {
-            write(&mut self.out);
+            write(if self.passing { &mut self.told } else { &mut self.out });
             self.end_batch();
             return;
         };
@@ -383,6 +488,34 @@ impl Session {
             self.answer(sequence, |out| *out = reply);
         } else {
             self.answer(sequence, |out| out.extend_from_slice(&reply));
+        }
+    }
+
+    /// Has the reply to the command at `sequence` written as it comes, of which this is the beginning: if it is that command's turn, and
+    /// it waits for nothing but the reply of one node.
+    pub(crate) fn begin_passing(&mut self, sequence: Sequence, begun: &[u8]) -> bool {
+        let may = sequence == self.first && self.slots.front() == Some(&Slot::Waiting) && self.mute.is_none();
+        if may {
+            self.passing = true;
+            self.out.extend_from_slice(begun);
+        }
+        may
+    }
+
+    /// More of the reply that is written as it comes, of which so many bytes are still `left`.
+    pub(crate) fn pass(&mut self, bytes: &[u8], left: usize) {
+        debug_assert!(self.passing);
+        // A client that reads as fast as its reply comes needs no more room than for a piece of it.
+        let wanted = if self.output().is_empty() { 0 } else { self.out.len() + bytes.len() + left };
+        append(&mut self.out, bytes, wanted);
+        if left == 0 {
+            self.passing = false;
+            self.slots.pop_front();
+            self.first = self.first.wrapping_add(1);
+            self.out.append(&mut self.told);
+            if self.stash_live > 0 {
+                self.release();
+            }
         }
     }
 
@@ -424,6 +557,7 @@ impl Session {
     #[inline]
     pub(crate) fn written(&mut self, len: usize) {
         self.out_at += len;
+        self.took_output |= len > 0;
         if self.out_at == self.out.len() {
             self.out.clear();
             self.out_at = 0;
@@ -445,6 +579,12 @@ impl Session {
     /// What was taken out has been sent.
     pub(crate) fn sent(&mut self) {
         self.in_flight = 0;
+        self.took_output = true;
+    }
+
+    /// Whether there is output of which the client has taken nothing since the last look.
+    pub(crate) fn is_stalled(&mut self) -> bool {
+        !std::mem::take(&mut self.took_output) && self.unread_bytes() > self.stash_live
     }
 
     /// Bytes of replies that the client has not taken.
@@ -469,7 +609,25 @@ impl Session {
         self.closing && self.paused.is_none() && self.slots.is_empty() && self.output().is_empty() && self.in_flight == 0
     }
 
-    /// Gives back what an idle session does not need.
+    /// Gives back all that a session does not need while nothing happens.
+    pub(crate) fn let_go(&mut self) {
+        for buffer in [&mut self.input, &mut self.out, &mut self.stash] {
+            if buffer.is_empty() {
+                *buffer = Vec::new();
+            }
+        }
+        if self.slots.is_empty() {
+            self.slots = VecDeque::new();
+        }
+    }
+
+    /// Bytes of memory that its buffers take.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.input.capacity() + self.out.capacity() + self.stash.capacity() + self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// Gives back what is more than a session is likely to need again soon.
     pub(crate) fn trim(&mut self) {
         if self.slots.is_empty() && self.slots.capacity() > 64 {
             self.slots = VecDeque::new();
@@ -478,35 +636,6 @@ impl Session {
             empty(&mut self.input);
         }
     }
-}
-
-/// Puts an empty or used buffer among those that the worker has to spare, if it is worth it.
-pub(crate) fn give_back(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
-    if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS_MAX {
-        buffer.clear();
-        spare.push(buffer);
-    }
-}
-
-/// Empties a buffer, and gives its memory back if that is more than an idle connection should hold.
-#[inline]
-pub(crate) fn empty(buffer: &mut Vec<u8>) {
-    if buffer.capacity() > KEEP_BYTES {
-        *buffer = Vec::new();
-    } else {
-        buffer.clear();
-    }
-}
-
-/// Appends to a buffer that waits for `wanted` bytes in all: grows to that at once if it is near, by doubling otherwise, so that
-/// neither a large value is copied again and again nor a mere claim of one takes memory.
-pub(crate) fn append(buffer: &mut Vec<u8>, bytes: &[u8], wanted: usize) {
-    let len = buffer.len() + bytes.len();
-    if len > buffer.capacity() {
-        let target = wanted.clamp(len, (len * 2).max(4096));
-        buffer.reserve_exact(target - buffer.len());
-    }
-    buffer.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
@@ -590,12 +719,5 @@ mod tests {
         session.answer(b, |out| out.push(b'b'));
         session.answer(a, |out| out.push(b'a'));
         assert_eq!(text(&session), "ab");
-    }
-
-    #[test]
-    fn a_claimed_length_takes_no_memory() {
-        let mut buffer = Vec::new();
-        append(&mut buffer, b"$536870912\r\n", 512 * 1024 * 1024);
-        assert!(buffer.capacity() <= 4096);
     }
 }

@@ -51,7 +51,7 @@ impl Core {
             if self.backends[backend as usize].state == State::Idle {
                 self.connect(backend);
             }
-            self.queue(backend, Waiter::asking(backend, self.now_ms), PING);
+            self.queue(backend, Waiter::asking(backend, self.now_us), PING);
         }
     }
 

@@ -6,9 +6,13 @@
 //! knowledge. A channel is left where it was only once it is confirmed where it is to be, so that what others publish by the old map
 //! is still heard; what is published at the new place before that is missed. Nothing comes twice: a message is published at one node.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use vrc_cluster::{
+    command::CommandId,
     resp::{Proto, array_elements, encode},
     topology::NodeIndex,
 };
@@ -74,8 +78,6 @@ pub(super) struct Topic {
     leaving: Vec<Place>,
     /// Who waits for the confirmation.
     pub(super) waiting: Vec<Pending>,
-    /// It was confirmed and stands in the proxy's audience.
-    counted: bool,
 }
 
 impl Topic {
@@ -85,7 +87,7 @@ impl Topic {
 }
 
 /// A SUBSCRIBE that is not answered yet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Pending {
     pub(super) session: SessionId,
     pub(super) sequence: Sequence,
@@ -94,6 +96,8 @@ pub(super) struct Pending {
     /// It had not been subscribed by the session before.
     pub(super) is_new: bool,
     pub(super) since_ms: u64,
+    /// What the nodes that have confirmed it brought meanwhile: their publishers count it as received.
+    pub(super) early: Vec<u8>,
 }
 
 /// All topics of a worker.
@@ -101,8 +105,8 @@ pub(super) struct Pending {
 pub(crate) struct Topics {
     pub(super) by_name: HashMap<Name, Topic>,
     next_number: u32,
-    /// Of each connection, the topics that its node has been told to end and still counts.
-    ending: HashMap<u32, VecDeque<Name>>,
+    /// Of each connection, the topics that its node has been told to end: they count until the last of their nodes has.
+    ending: HashMap<u32, VecDeque<Arc<Name>>>,
     /// Replies that come after the message to the publisher itself.
     pub(super) fences: Vec<Fence>,
 }
@@ -114,15 +118,16 @@ impl Topics {
     }
 }
 
-/// Marks the request that ends a topic which counts.
-const ENDS_COUNTED: u32 = u32::MAX;
+/// Marks the request that ends a topic.
+const ENDS: u32 = u32::MAX;
 
 impl Core {
     /// Sees to it that there is such a topic.
     pub(super) fn make_topic(&mut self, name: &Name) {
         if !self.topics.by_name.contains_key(name) {
-            self.topics.next_number = (self.topics.next_number + 1) % ENDS_COUNTED;
+            self.topics.next_number = (self.topics.next_number + 1) % ENDS;
             self.topics.by_name.insert(name.clone(), Topic { number: self.topics.next_number, ..Topic::default() });
+            self.all_stats.audience.workers(name.0, &name.1, 1);
             self.place_topic(name);
         }
     }
@@ -134,17 +139,20 @@ impl Core {
             return;
         }
         let topic = self.topics.by_name.remove(name).expect("just looked at");
-        let mut counted = topic.counted;
-        for place in topic.at.into_iter().map(|(place, _)| place).chain(topic.leaving) {
-            if std::mem::take(&mut counted) {
-                self.topics.ending.entry(place.backend).or_default().push_back(name.clone());
-                self.say_to_node(place, name.0.unsubscribe(), &name.1, ENDS_COUNTED);
-            } else {
-                self.say_to_node(place, name.0.unsubscribe(), &name.1, 0);
+        let places: Vec<Place> = topic.at.into_iter().map(|(place, _)| place).chain(topic.leaving).collect();
+        let ending = Arc::new(name.clone());
+        for place in places {
+            if self.say_to_node(place, name.0.unsubscribe(), &name.1, ENDS) {
+                self.topics.ending.entry(place.backend).or_default().push_back(Arc::clone(&ending));
             }
         }
-        if counted {
-            self.all_stats.audience.workers(name.0, &name.1, -1);
+        self.ended_at_a_node(ending);
+    }
+
+    /// One fewer counts the topic.
+    fn ended_at_a_node(&self, ending: Arc<Name>) {
+        if let Some((kind, name)) = Arc::into_inner(ending) {
+            self.all_stats.audience.workers(kind, &name, -1);
         }
     }
 
@@ -215,16 +223,18 @@ impl Core {
         index
     }
 
-    fn say_to_node(&mut self, place: Place, verb: &str, name: &[u8], number: u32) {
+    /// False if the connection is not there any more.
+    fn say_to_node(&mut self, place: Place, verb: &str, name: &[u8], number: u32) -> bool {
         if self.backends[place.backend as usize].hold != Some(Hold::Subscriber) {
-            return;
+            return false;
         }
         let of_guest = if place.guest { events::of_guest(name) } else { None };
         let name = of_guest.as_deref().unwrap_or(name);
         let mut request = Vec::with_capacity(name.len() + 48);
         encode::request(&mut request, &[verb.as_bytes(), name]);
-        let waiter = Waiter { sequence: number, part: u16::from(place.guest), ..Waiter::nobody(self.now_ms) };
+        let waiter = Waiter { sequence: number, part: u16::from(place.guest), ..Waiter::nobody(self.now_us) };
         self.queue(place.backend, waiter, &request);
+        true
     }
 
     /// Asks nodes from which nothing is awaited whether they are still there: on connections that only listen, a node that died in
@@ -237,7 +247,7 @@ impl Core {
             let listens = listens && backend.state == State::Up;
             if listens && backend.pending() == 0 && self.now_ms.saturating_sub(backend.pinged_ms) >= LISTENER_PING_MS {
                 backend.pinged_ms = self.now_ms;
-                self.queue(index, Waiter::nobody(self.now_ms), PING);
+                self.queue(index, Waiter::nobody(self.now_us), PING);
             }
         }
     }
@@ -263,7 +273,7 @@ impl Core {
             [b"pong", ..] => return self.fence_passed(index),
             [verb, name, ..] => {
                 let Some(waiter) = self.backends[index as usize].pop() else { return false };
-                if waiter.sequence == ENDS_COUNTED {
+                if waiter.sequence == ENDS {
                     self.ended_upstream(index);
                 }
                 let kind = match *verb {
@@ -285,15 +295,15 @@ impl Core {
     /// A node has ended the topic that it was told to end first.
     fn ended_upstream(&mut self, backend: u32) {
         let of_backend = self.topics.ending.get_mut(&backend);
-        if let Some((kind, name)) = of_backend.and_then(VecDeque::pop_front) {
-            self.all_stats.audience.workers(kind, &name, -1);
+        if let Some(ending) = of_backend.and_then(VecDeque::pop_front) {
+            self.ended_at_a_node(ending);
         }
     }
 
     /// The connection is gone, and all that it carried.
     fn all_ended_upstream(&mut self, backend: u32) {
-        for (kind, name) in self.topics.ending.remove(&backend).unwrap_or_default() {
-            self.all_stats.audience.workers(kind, &name, -1);
+        for ending in self.topics.ending.remove(&backend).unwrap_or_default() {
+            self.ended_at_a_node(ending);
         }
         self.drop_fences(backend);
     }
@@ -307,9 +317,6 @@ impl Core {
     /// Answers those who wait for a topic, once every connection that carries it has confirmed it.
     fn answer_if_confirmed(&mut self, name: &Name) {
         let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.is_confirmed()) else { return };
-        if !std::mem::replace(&mut topic.counted, true) {
-            self.all_stats.audience.workers(name.0, &name.1, 1);
-        }
         for pending in std::mem::take(&mut topic.waiting) {
             if self.is_open(pending.session) {
                 self.say_subscribed_later(pending, name);
@@ -328,7 +335,7 @@ impl Core {
         topic.at.retain(|(at, _)| *at != place);
         let subscribers = topic.subscribers.clone();
         for pending in std::mem::take(&mut topic.waiting) {
-            self.deliver(Waiter::new(pending.session, pending.sequence, pending.since_ms), error);
+            self.deliver(Waiter::new(pending.session, pending.sequence, CommandId::NONE, pending.since_ms * 1000), error);
         }
         for subscriber in subscribers {
             self.drop_subscription(subscriber.index, &name);
@@ -368,19 +375,32 @@ impl Core {
     fn spread_to(&mut self, name: &Name, message: &[u8]) {
         let Some(topic) = self.topics.by_name.get_mut(name) else { return };
         let subscribers = std::mem::take(&mut topic.subscribers);
-        // Who has not been told that he listens does not yet.
-        let unaware: BTreeSet<u32> =
-            topic.waiting.iter().filter(|pending| pending.is_new).map(|pending| pending.session.index).collect();
+        let mut waiting = std::mem::take(&mut topic.waiting);
+        // Who has not been told that he listens hears it once he was.
+        let mut unaware: BTreeMap<u32, &mut Pending> =
+            waiting.iter_mut().filter(|pending| pending.is_new).map(|pending| (pending.session.index, pending)).collect();
         for id in &subscribers {
-            if self.is_open(*id) && !unaware.contains(&id.index) {
-                let kind = if self.sessions[id.index as usize].proto == Proto::Resp3 { b'>' } else { b'*' };
-                self.tell(*id, None, |out| {
-                    out.push(kind);
-                    out.extend_from_slice(&message[1..]);
-                });
+            if !self.is_open(*id) {
+                continue;
+            }
+            let kind = if self.sessions[id.index as usize].proto == Proto::Resp3 { b'>' } else { b'*' };
+            let write = |out: &mut Vec<u8>| {
+                out.push(kind);
+                out.extend_from_slice(&message[1..]);
+            };
+            match unaware.get_mut(&id.index) {
+                Some(pending) => {
+                    write(&mut pending.early);
+                    if pending.early.len() > SUBSCRIBER_OUTPUT_MAX_BYTES {
+                        self.cut_off_listener(*id);
+                    }
+                }
+                None => self.tell(*id, None, write),
             }
         }
-        self.topics.by_name.get_mut(name).expect("nothing was removed").subscribers = subscribers;
+        let topic = self.topics.by_name.get_mut(name).expect("nothing was removed");
+        topic.subscribers = subscribers;
+        topic.waiting = waiting;
     }
 
     /// Says something to a client that answers no command. One that leaves too much of it unread is cut off.
@@ -401,11 +421,16 @@ impl Core {
         let unread = session.unread_bytes() + held;
         self.mark_session(id.index);
         if unread > SUBSCRIBER_OUTPUT_MAX_BYTES {
-            let client = self.sessions[id.index as usize].id;
-            tracing::warn!(client, "client cut off: it does not read what it subscribed to");
-            self.counters.cut_off_total += 1;
-            self.effects.push(Effect::Close { session: id });
+            self.cut_off_listener(id);
         }
+    }
+
+    /// Closes the connection of a client that does not read what it listens to.
+    pub(super) fn cut_off_listener(&mut self, id: SessionId) {
+        let client = self.sessions[id.index as usize].id;
+        tracing::warn!(client, "client cut off: it does not read what it listens to");
+        self.counters.cut_off_total += 1;
+        self.effects.push(Effect::Close { session: id });
     }
 
     // ---- Changes ----
@@ -478,7 +503,7 @@ impl Core {
         }
         for (name, pending) in expired {
             if self.is_open(pending.session) {
-                let waiter = Waiter::new(pending.session, pending.sequence, self.now_ms);
+                let waiter = Waiter::new(pending.session, pending.sequence, CommandId::NONE, self.now_us);
                 self.fail(waiter, "NODEDOWN the channel's node did not confirm the subscription in time");
                 self.drop_subscription(pending.session.index, &name);
             }

@@ -123,6 +123,13 @@ impl Core {
 
     /// Hands on a reply that may be of a tracked read.
     pub(super) fn deliver_read(&mut self, index: u32, waiter: Waiter, reply: &[u8]) {
+        if self.is_end_of_killed(index, reply) {
+            self.effects.push(Effect::Close { session: SessionId { index: waiter.session, generation: waiter.generation } });
+            return;
+        }
+        if self.put_back(index, reply) {
+            return;
+        }
         self.deliver(waiter, reply);
         let tracked = self.backends[index as usize].tracked.as_mut();
         let number = tracked.map_or(0, |tracked| {

@@ -236,6 +236,7 @@ impl Core {
         }
         let session = &mut self.sessions[index as usize];
         self.counters.tracking_clients += u64::from(session.tracking.is_none());
+        self.clients_changed = true;
         let answered = session.first_sequence().wrapping_sub(1);
         let tracking = session.tracking.get_or_insert_with(|| Box::new(Tracking { answered, ..Tracking::default() }));
         (tracking.modes, tracking.target, tracking.broken) = (modes, target, false);
@@ -263,6 +264,7 @@ impl Core {
         session.tracking_epoch = session.tracking_epoch.wrapping_add(1);
         let Some(tracking) = session.tracking.take() else { return };
         self.counters.tracking_clients -= 1;
+        self.clients_changed = true;
         if tracking.modes.broadcast {
             self.leave_broadcasts(id);
         }
@@ -290,10 +292,11 @@ impl Core {
         index
     }
 
-    /// Whether a command that changes which connections of its own a session has must wait until they have answered.
-    pub(super) fn before_own_lanes_change(&self, index: u32) -> Option<Flow> {
-        let own = TrackingLane::Own { session: index };
-        (self.sessions[index as usize].tracking_lane == own).then(|| self.after_all_before(index)).flatten()
+    /// Whether HELLO, RESET or SELECT must wait until the commands before it are answered: connections of its own change with it, and
+    /// what was subscribed to is confirmed in the protocol that the session had then.
+    pub(super) fn before_mode_changes(&self, index: u32, command: &Command) -> Option<Flow> {
+        let is_own = self.sessions[index as usize].tracking_lane == TrackingLane::Own { session: index };
+        (is_own || command.name != "select").then(|| self.after_all_before(index)).flatten()
     }
 
     /// Closes a session's own connections. What is under way on them is for nobody.

@@ -28,7 +28,6 @@ use super::{
     Core, Flow,
     aside::{Asides, Segment, parts_blocks, stands_aside},
     backend::{Lane, Waiter},
-    client_pause::may_write,
     functions::calls_function,
     private::Hold,
     script::{load, runs_known_script},
@@ -71,6 +70,16 @@ impl Transaction {
     /// Those of the first block, one after the other.
     pub(super) fn first_block(&self) -> &[u8] {
         &self.earlier.front().unwrap_or(&self.last).block
+    }
+
+    /// Whether a command was refused, so that EXEC will be.
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
+    /// All of them, in order.
+    pub(super) fn requests(&self) -> impl Iterator<Item = &[u8]> {
+        self.earlier.iter().chain([&self.last]).flat_map(Segment::requests)
     }
 
     fn of_segments(mut segments: VecDeque<Segment>, may_write: bool) -> Self {
@@ -135,8 +144,9 @@ impl Core {
         let refusal = match self.check_queued(index, command, args) {
             Ok(key) => {
                 self.note_run(command, args);
+                let may_write = self.may_write(command, args);
                 let transaction = self.sessions[index as usize].transaction.as_mut().expect("inside a transaction");
-                transaction.may_write |= may_write(command, args);
+                transaction.may_write |= may_write;
                 if transaction.bytes + args.bytes().len() <= TRANSACTION_BYTES_MAX {
                     if parts_blocks(command, args) {
                         transaction.last.push_aside(args.bytes());
@@ -194,7 +204,7 @@ impl Core {
         }
         let session = &self.sessions[index as usize];
         let queued = session.transaction.as_ref().and_then(|transaction| transaction.key.as_deref());
-        let watched = session.private.and_then(|backend| match &self.backends[backend as usize].hold {
+        let watched = session.watching.and_then(|backend| match &self.backends[backend as usize].hold {
             Some(Hold::Watching { keys, .. }) => keys.first().map(|key| &**key),
             _ => None,
         });
@@ -207,7 +217,7 @@ impl Core {
     }
 
     fn exec(&mut self, index: u32) -> Flow {
-        if self.sessions[index as usize].private.is_some()
+        if self.sessions[index as usize].watching.is_some()
             && let Some(flow) = self.after_all_before(index)
         {
             return flow;
@@ -215,7 +225,7 @@ impl Core {
         let session = &mut self.sessions[index as usize];
         let transaction = session.transaction.take().expect("inside a transaction");
         let broken = std::mem::take(&mut session.watch_broken);
-        let watched = session.private;
+        let watched = session.watching;
         if transaction.spoiled {
             self.unwatch(index);
             self.refuse(index, "EXECABORT Transaction discarded because of previous errors.");
@@ -266,7 +276,7 @@ impl Core {
         if let Some(backend) = watched {
             // EXEC ends the watch: the connection goes back once it has answered.
             self.backends[backend as usize].hold = Some(Hold::Finishing);
-            self.sessions[index as usize].private = None;
+            self.sessions[index as usize].watching = None;
             return self.before_all_after(index);
         }
         if is_whole { Flow::Next } else { self.before_all_after(index) }
@@ -275,7 +285,7 @@ impl Core {
     /// Sends a block, whose reply is for `sequence`.
     pub(super) fn queue_block(&mut self, index: u32, backend: u32, sequence: Sequence, scripts: &[ScriptId], segment: &Segment) {
         // MULTI's OK and each command's QUEUED have been said already.
-        let waiter = Waiter { skip: segment.block_count + 1, ..Waiter::new(self.session_id(index), sequence, self.now_ms) };
+        let waiter = Waiter { skip: segment.block_count + 1, ..self.waiter(index, sequence) };
         self.push_block(backend, waiter, scripts, &segment.block);
     }
 
@@ -379,7 +389,7 @@ impl Core {
         };
         let session = self.session_id(index);
         let keys = self.keys_to_hold(args);
-        let backend = match self.sessions[index as usize].private {
+        let backend = match self.sessions[index as usize].watching {
             Some(backend) => {
                 let place = self.topology.place(&args[1]);
                 match &mut self.backends[backend as usize].hold {
@@ -398,12 +408,12 @@ impl Core {
             None => {
                 let hold = Hold::Watching { session, keys };
                 let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
-                self.sessions[index as usize].private = Some(backend);
+                self.sessions[index as usize].watching = Some(backend);
                 backend
             }
         };
         let sequence = self.sessions[index as usize].push(Slot::Waiting);
-        self.queue(backend, Waiter::new(session, sequence, self.now_ms), args.bytes());
+        self.queue(backend, self.waiter(index, sequence), args.bytes());
         self.before_all_after(index)
     }
 
@@ -411,9 +421,9 @@ impl Core {
     pub(super) fn unwatch(&mut self, index: u32) {
         let session = &mut self.sessions[index as usize];
         session.watch_broken = false;
-        if let Some(backend) = session.private.take() {
+        if let Some(backend) = session.watching.take() {
             self.backends[backend as usize].hold = Some(Hold::Finishing);
-            self.queue(backend, Waiter::nobody(self.now_ms), UNWATCH);
+            self.queue(backend, Waiter::nobody(self.now_us), UNWATCH);
         }
     }
 }

@@ -1,49 +1,62 @@
 //! In place of `ring_driver` where there is no io_uring.
 
-use std::{io, rc::Rc};
+use std::io;
 
-use tokio::task::AbortHandle;
+use mio::{Registry, event::Event};
 
-use super::Worker;
+use super::driver::{Driver, Gone, Whose};
 use crate::{
-    core::{Peer, SessionId},
-    socket::StdSocket,
+    core::{Core, SessionId},
+    socket::Socket,
 };
 
 /// There is none.
-pub(super) enum RingIo {}
+pub(super) enum RingDriver {}
 
-impl RingIo {
-    pub(super) fn new() -> io::Result<Self> {
+impl RingDriver {
+    pub(super) fn new(_: &Registry) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
 
-pub(super) fn watch(_: &Rc<Worker>) {}
-
-/// Nothing of this is called without a ring.
-impl Worker {
-    pub(super) fn ring_accept(&self, _: StdSocket, _: Peer, _: u64) {}
-
-    pub(super) fn ring_backend(&self, _: u32, _: u32, _: StdSocket, _: Option<AbortHandle>) {}
-
-    pub(super) fn ring_close_session(&self, _: SessionId) {}
-
-    pub(super) fn ring_close_backend(&self, _: u32) {}
-
-    pub(super) fn ring_resume(&self, _: u32) {}
-
-    pub(super) fn ring_is_ended(&self, _: SessionId) -> bool {
-        false
+impl Driver for RingDriver {
+    fn open(&mut self, _: Whose, _: Socket) -> io::Result<()> {
+        match *self {}
     }
 
-    pub(super) fn ring_reap(&self) {}
+    fn close(&mut self, _: Whose) {
+        match *self {}
+    }
 
-    pub(super) fn ring_flush_backends(&self) {}
+    fn write_last(&mut self, _: SessionId, _: &mut Core) {
+        match *self {}
+    }
 
-    pub(super) fn ring_flush_sessions(&self) {}
+    fn close_backend(&mut self, _: u32) {
+        match *self {}
+    }
 
-    pub(super) fn ring_submit(&self) -> bool {
-        false
+    fn resume(&mut self, _: SessionId) {
+        match *self {}
+    }
+
+    fn has_left(&mut self, _: SessionId) -> bool {
+        match *self {}
+    }
+
+    fn take_in(&mut self, _: &mut Core, _: &mut Vec<Gone>) {
+        match *self {}
+    }
+
+    fn happened(&mut self, _: &Event, _: &mut Core, _: &mut Vec<Gone>) {
+        match *self {}
+    }
+
+    fn flush(&mut self, _: &mut Core, _: &mut Vec<Gone>) {
+        match *self {}
+    }
+
+    fn has_more(&mut self) -> bool {
+        match *self {}
     }
 }

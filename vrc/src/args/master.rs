@@ -20,7 +20,8 @@ struct Raw {
     /// Port of the master
     #[arg(short = 'p', long, value_name = "PORT", env = "VRC_MASTER_PORT", default_value_t = 6379)]
     port: u16,
-    /// The master, instead of -h and -p: redis[s]://[user:password@]host:port[/db]
+    /// The master, instead of -h and -p: redis[s]://[user:password@]host:port[/db], or
+    /// redis-sentinel://[user:password@]sentinel:port,sentinel:port/name[?db=N]
     #[arg(long, value_name = "URL", env = "VRC_MASTER", hide_env_values = true)]
     master: Option<MasterUrl>,
 }

@@ -1,11 +1,13 @@
 //! Arguments that several subcommands share, and the texts of which arguments are made.
 
+mod admin;
 mod master;
 mod placement;
 mod server;
 mod sources;
 mod time;
 
+pub(crate) use admin::parse_admin;
 pub(crate) use master::{MasterArgs, url_of};
 pub(crate) use placement::PlacementArgs;
 pub(crate) use server::{ServerArgs, parse_memory};

@@ -15,7 +15,8 @@ pub(crate) struct PlacementArgs {
     #[arg(long, value_name = "KIND", env = "VRC_PLACEMENT", default_value_t = PlacementKind::Slots)]
     placement: PlacementKind,
 
-    /// For how long the keys of a node that went down are answered with an error rather than moved to the other nodes
+    /// For how long the keys of a node that went down are answered with an error rather than moved to the other nodes; and after as
+    /// long only from it again, once it is up. What was planned withholds nothing
     #[arg(long, value_name = "TIME", env = "VRC_DOWN_NODE_EXPIRY", value_parser = parse_time, default_value = "0")]
     down_node_expiry: Duration,
 

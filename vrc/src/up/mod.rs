@@ -12,8 +12,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use vrc_agent::{NodeTarget, spawn::Supervised};
-use vrc_cluster::client::MasterUrl;
+use vrc_agent::{Health, NodeTarget, spawn::Supervised};
+use vrc_cluster::client::{MasterUrl, RedisUrl};
 use vrc_proxy::{Config, Proxy, Source};
 
 use crate::{log::Log, output, shutdown::Shutdown};
@@ -52,13 +52,15 @@ async fn live(plan: &Plan, parts: &mut Parts, events: UnboundedReceiver<Event>) 
 
     let server = Supervised::start(parts.server_options(&plan.master_server)).await.context("the master cannot start")?;
     let process = server.process();
-    let master = MasterUrl::new(process.host(), process.port())?;
-    story.started("master", &format!("{}:{}", process.host(), process.port()), &about(&server));
+    let address = RedisUrl::new(process.host(), process.port())?;
+    let master = MasterUrl::from(address.clone());
+    story.started("master", &format!("{}:{}", address.host(), address.port()), &about(&server));
     parts.keep("master", server);
 
     // The proxy comes first because it is the one that may find its address taken; until there are nodes it says so to clients.
     let mut config = Config::new(Source::Master(master.clone()), plan.listen[0].clone());
     config.listen.clone_from(&plan.listen);
+    config.admin = plan.admin;
     config.workers = plan.workers.unwrap_or(config.workers);
     config.placement = plan.placement.clone();
     let workers = config.workers;
@@ -66,12 +68,14 @@ async fn live(plan: &Plan, parts: &mut Parts, events: UnboundedReceiver<Event>) 
 
     let mut config = vrc_coordinator::Config::new(master.clone());
     config.guest_databases = plan.placement.guest_databases;
+    // There is no other.
+    config.yields = Duration::ZERO;
     parts.run("coordinator", |stop| vrc_coordinator::run(config, stop));
     story.started("coordinator", "", "");
 
     let names = start_nodes(plan, parts, &story, &master).await?;
     let proxy = parts.proxy().context("the proxy is gone")?;
-    follow(proxy, events, &mut story, &names, &master).await
+    follow(proxy, events, &mut story, &names, &address).await
 }
 
 async fn start_proxy(parts: &mut Parts, config: Config, story: &Story, workers: usize) -> anyhow::Result<()> {
@@ -113,7 +117,7 @@ async fn start_nodes(plan: &Plan, parts: &mut Parts, story: &Story, master: &Mas
         config.weight = weight;
         // The proxy is stopped before.
         config.leave_wait = Duration::ZERO;
-        parts.run(&format!("the agent of {name}"), |stop| vrc_agent::run(config, stop));
+        parts.run(&format!("the agent of {name}"), |stop| vrc_agent::run(config, Health::default(), stop));
     }
     Ok(names)
 }
@@ -128,7 +132,7 @@ async fn follow(
     mut events: UnboundedReceiver<Event>,
     story: &mut Story,
     names: &[String],
-    master: &MasterUrl,
+    address: &RedisUrl,
 ) -> anyhow::Result<()> {
     let mut changes = proxy.changes();
     changes.mark_changed();
@@ -142,7 +146,7 @@ async fn follow(
                 story.topology(&topology);
                 if !is_ready && story.missing(names).is_empty() {
                     is_ready = true;
-                    story.ready(&topology, proxy.listening(), master);
+                    story.ready(&topology, proxy.listening(), address);
                 }
             }
             Some(event) = events.recv() => match event {

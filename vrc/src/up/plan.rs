@@ -1,6 +1,6 @@
 //! What cluster to bring up.
 
-use std::num::NonZeroUsize;
+use std::{net::SocketAddr, num::NonZeroUsize};
 
 use clap::{ArgMatches, Error, FromArgMatches, error::ErrorKind};
 use vrc_agent::spawn::SpawnOptions;
@@ -8,7 +8,7 @@ use vrc_cluster::topology::PlacementOptions;
 use vrc_proxy::ListenAddr;
 
 use crate::{
-    args::{PlacementArgs, ServerArgs, parse_memory, parse_weight},
+    args::{PlacementArgs, ServerArgs, parse_admin, parse_memory, parse_weight},
     proxy::DEFAULT_LISTEN,
 };
 
@@ -27,6 +27,7 @@ pub(super) struct Plan {
     pub(super) weights: Vec<f64>,
     pub(super) listen: Vec<ListenAddr>,
     pub(super) workers: Option<usize>,
+    pub(super) admin: Option<SocketAddr>,
     pub(super) placement: PlacementOptions,
     /// How a node's redis is started.
     pub(super) node_server: SpawnOptions,
@@ -57,6 +58,10 @@ struct Raw {
     #[arg(long, value_name = "BYTES", env = "VRC_MAXMEMORY", value_parser = parse_memory, default_value = "256mb")]
     maxmemory: String,
 
+    /// Where the proxy serves /metrics (for Prometheus), /health and /topology over HTTP. Whoever reaches it may look
+    #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
+    admin: Option<SocketAddr>,
+
     #[command(flatten)]
     server: ServerArgs,
 
@@ -82,6 +87,7 @@ impl FromArgMatches for Args {
             weights,
             listen: raw.listen,
             workers: raw.workers.map(NonZeroUsize::get),
+            admin: raw.admin,
             placement: raw.placement.options(true),
             node_server: raw.server.options(Some(raw.maxmemory)),
             master_server,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use vrc_agent::spawn::SpawnEvent;
-use vrc_cluster::{client::MasterUrl, topology::Topology};
+use vrc_cluster::{client::RedisUrl, topology::Topology};
 use vrc_proxy::ListenAddr;
 
 use crate::output::{self, Align, Colour, Table, percent};
@@ -79,7 +79,7 @@ impl Story {
     }
 
     /// All is up: who listens where, and what to try.
-    pub(super) fn ready(&mut self, topology: &Topology, listening: &[ListenAddr], master: &MasterUrl) {
+    pub(super) fn ready(&mut self, topology: &Topology, listening: &[ListenAddr], master: &RedisUrl) {
         self.is_ready = true;
         let mut table = Table::new([
             ("", Align::Left),

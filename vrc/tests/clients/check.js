@@ -33,4 +33,15 @@ function lineOfInput() {
     return new Promise((resolve) => require('node:readline').createInterface({ input: process.stdin }).once('line', resolve));
 }
 
-module.exports = { library, equal, fails, main, lineOfInput, port: Number(process.argv[2]), protocol: Number(process.argv[3]) };
+// Asks until the answer is as it should be.
+async function until(ask) {
+    while (!(await ask()));
+}
+
+// untilBlocked(INFO, COUNT): so many clients wait for data, says what INFO gives.
+function untilBlocked(info, count) {
+    return until(async () => (await info()).includes(`blocked_clients:${count}\r\n`));
+}
+
+const [port, protocol, password] = [Number(process.argv[2]), Number(process.argv[3]), process.argv[4]];
+module.exports = { library, equal, fails, main, lineOfInput, until, untilBlocked, port, protocol, password };

@@ -1,10 +1,10 @@
-// ioredis.js PORT PROTOCOL: typical work through ioredis, every answer checked.
+// ioredis.js PORT PROTOCOL PASSWORD: typical work through ioredis, every answer checked.
 
 const crypto = require('node:crypto');
-const { library, equal, fails, main, port, protocol } = require('./check');
+const { library, equal, fails, main, until, untilBlocked, port, protocol, password } = require('./check');
 const { Redis } = library('ioredis');
 
-const connect = (options) => new Redis({ host: '127.0.0.1', port, protocol, maxRetriesPerRequest: 0, ...options });
+const connect = (options) => new Redis({ host: '127.0.0.1', port, protocol, password, maxRetriesPerRequest: 0, ...options });
 
 async function values(r) {
     equal(await r.set('s', 'value', 'EX', 100), 'OK');
@@ -69,6 +69,90 @@ async function pipelines(r) {
     }
 }
 
+async function transactions(r) {
+    const [set, push, mget] = await r.multi().set('{t}a', 1).lpush('{t}a', 1).mget('{t}a', '{t}b').exec();
+    equal([set, push[0].message.startsWith('WRONGTYPE'), mget], [[null, 'OK'], true, [null, ['1', null]]]);
+    // Somebody else is faster, the first time.
+    const other = connect();
+    for (const expected of [null, [[null, 'OK']]]) {
+        equal(await r.watch('{t}a'), 'OK');
+        const before = Number(await r.get('{t}a'));
+        if (!expected) equal(await other.set('{t}a', 7), 'OK');
+        equal(await r.multi().set('{t}a', before + 1).exec(), expected);
+    }
+    equal(await r.get('{t}a'), '8');
+    // Command by command instead of all at once.
+    equal(await r.multi({ pipeline: false }), 'OK');
+    equal(await r.incr('{t}a'), 'QUEUED');
+    equal(await r.exec(), [[null, 9]]);
+    await fails(r.multi().set('{t}a', 1).call('NONSENSE').exec(), 'EXECABORT Transaction discarded because of previous errors.');
+    other.disconnect();
+}
+
+async function channels(r) {
+    const listener = connect();
+    const heard = [];
+    listener.on('message', (channel, text) => heard.push(text));
+    listener.on('pmessage', (pattern, channel, text) => heard.push(text));
+    equal(await listener.subscribe('news', 'weather'), 2);
+    equal(await listener.psubscribe('n?ws'), 3);
+    // Each of these is on its way before the first is answered.
+    const texts = Array.from({ length: 500 }, (_, number) => String(number));
+    equal(await Promise.all(texts.map((text) => r.publish('news', text))), Array(500).fill(2));
+    await until(async () => (await r.ping()) && heard.length === 1000);
+    equal(heard.sort(), texts.flatMap((text) => [text, text]).sort());
+    equal(await listener.unsubscribe('weather'), 2);
+    equal(await listener.unsubscribe('news'), 1);
+    equal(await listener.punsubscribe('n?ws'), 0);
+    equal(await listener.get('nothing'), null);
+    equal(await r.publish('news', 'nobody'), 0);
+    listener.disconnect();
+}
+
+async function blocking(r) {
+    const waiting = connect();
+    equal(await waiting.blpop('queue', 0.05), null);
+    for (const [wait, push, expected] of [
+        [() => waiting.blpop('{q}1', '{q}2', 30), () => r.rpush('{q}2', 'pushed'), ['{q}2', 'pushed']],
+        [() => waiting.blmove('{q}1', '{q}2', 'LEFT', 'RIGHT', 30), () => r.lpush('{q}1', 'moved'), 'moved'],
+        [async () => (await waiting.bzpopmin('ranking', 30)).map(String), () => r.zadd('ranking', 1.5, 'first'), ['ranking', 'first', '1.5']],
+        [() => waiting.xread('BLOCK', 30000, 'STREAMS', 'log', '$').then((found) => JSON.stringify(found).includes('5-1')), () => r.xadd('log', '5-1', 'f', 'v'), true],
+    ]) {
+        const found = wait();
+        await untilBlocked(() => r.info('clients'), 1);
+        await push();
+        equal(await found, expected);
+        await untilBlocked(() => r.info('clients'), 0);
+    }
+    waiting.disconnect();
+}
+
+async function scanning(r) {
+    const keys = Array.from({ length: 2000 }, (_, number) => `scan:${number}`);
+    await r.mset(keys.flatMap((key) => [key, '1']));
+    const found = [];
+    for await (const some of r.scanStream({ match: 'scan:*', count: 100 })) found.push(...some);
+    equal(found.sort(), keys.sort());
+    equal(await r.unlink(keys), 2000);
+}
+
+// The library connects again by itself, and sends again what was not answered.
+async function killed(r) {
+    const other = connect({ maxRetriesPerRequest: 5, db: 3 });
+    other.on('error', () => {});
+    equal(await other.set('kept', 1), 'OK');
+    equal(await r.client('KILL', 'ID', await other.client('ID')), 1);
+    equal(await other.getdel('kept'), '1');
+    other.disconnect();
+}
+
+async function login() {
+    const stranger = connect({ password: 'wrong', retryStrategy: null });
+    const complaint = new Promise((resolve) => stranger.on('error', resolve));
+    equal((await complaint).message.includes('WRONGPASS'), true);
+    stranger.disconnect();
+}
+
 async function automaticPipelines() {
     const r = connect({ enableAutoPipelining: true });
     const keys = Array.from({ length: 300 }, (_, number) => `auto:${number}`);
@@ -130,7 +214,8 @@ async function connections(r) {
 
 main(async () => {
     const r = connect();
-    for (const work of [values, manyKeys, pipelines, automaticPipelines, errors, bigAndBinary, scripts, definedCommands, connections]) {
+    const typical = [login, values, manyKeys, pipelines, automaticPipelines, transactions, channels, blocking];
+    for (const work of [...typical, scanning, errors, bigAndBinary, scripts, definedCommands, connections, killed]) {
         await work(r);
     }
 });

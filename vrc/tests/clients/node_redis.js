@@ -1,11 +1,14 @@
-// node_redis.js PORT PROTOCOL: typical work through node-redis, every answer checked.
+// node_redis.js PORT PROTOCOL PASSWORD: typical work through node-redis, every answer checked.
 
+const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
-const { library, equal, fails, main, port, protocol } = require('./check');
-const { createClient, RESP_TYPES } = library('redis');
+const { library, equal, fails, main, until, untilBlocked, port, protocol, password } = require('./check');
+const { createClient, createClientPool, defineScript, RESP_TYPES, WatchError } = library('redis');
+
+const settings = { socket: { host: '127.0.0.1', port, reconnectStrategy: false }, RESP: protocol, password };
 
 async function connect(options) {
-    const client = createClient({ socket: { host: '127.0.0.1', port, reconnectStrategy: false }, RESP: protocol, ...options });
+    const client = createClient({ ...settings, ...options });
     client.on('error', (error) => {
         throw error;
     });
@@ -70,6 +73,114 @@ async function pipelines(r) {
     }
 }
 
+async function transactions(r) {
+    equal(await r.multi().set('{t}a', '1').incr('{t}a').mGet(['{t}a', '{t}b']).exec(), ['OK', 2, ['2', null]]);
+    // Somebody else is faster, the first time.
+    const other = await connect();
+    for (const first of [true, false]) {
+        await r.watch('{t}a');
+        const before = Number(await r.get('{t}a'));
+        if (first) equal(await other.set('{t}a', '7'), 'OK');
+        const set = r.multi().set('{t}a', String(before + 1)).exec();
+        if (first) await assert.rejects(set, WatchError);
+        else equal(await set, ['OK']);
+    }
+    equal(await r.get('{t}a'), '8');
+    await fails(r.multi().set('{t}a', '9').addCommand(['NONSENSE']).exec(), "ERR unknown command 'NONSENSE'");
+    equal(await r.get('{t}a'), '8');
+    await other.close();
+}
+
+async function channels(r) {
+    const listener = await connect();
+    const heard = [];
+    const hear = (text) => heard.push(text);
+    await listener.subscribe(['news', 'weather'], hear);
+    await listener.pSubscribe('n?ws', hear);
+    await listener.sSubscribe('shard', hear);
+    // Each of these is on its way before the first is answered.
+    const texts = Array.from({ length: 500 }, (_, number) => String(number));
+    equal(await Promise.all(texts.map((text) => r.publish('news', text))), Array(500).fill(2));
+    equal(await r.sPublish('shard', 'sharded'), 1);
+    await until(async () => (await r.ping()) && heard.length === 1001);
+    equal(heard.sort(), [...texts.flatMap((text) => [text, text]), 'sharded'].sort());
+    await listener.unsubscribe();
+    await listener.pUnsubscribe();
+    await listener.sUnsubscribe();
+    equal(await listener.get('nothing'), null);
+    equal(await r.publish('news', 'nobody'), 0);
+    await listener.close();
+}
+
+async function blocking(r) {
+    const waiting = await connect();
+    equal(await waiting.blPop('queue', 0.05), null);
+    for (const [wait, push, expected] of [
+        [() => waiting.blPop(['{q}1', '{q}2'], 30), () => r.rPush('{q}2', 'pushed'), { key: '{q}2', element: 'pushed' }],
+        [() => waiting.blMove('{q}1', '{q}2', 'LEFT', 'RIGHT', 30), () => r.lPush('{q}1', 'moved'), 'moved'],
+        [() => waiting.bzPopMin('ranking', 30), () => r.zAdd('ranking', { score: 1.5, value: 'first' }), { key: 'ranking', value: 'first', score: 1.5 }],
+        [async () => JSON.stringify(await waiting.xRead({ key: 'log', id: '$' }, { BLOCK: 30000 })).includes('5-1'), () => r.xAdd('log', '5-1', { f: 'v' }), true],
+    ]) {
+        const found = wait();
+        await untilBlocked(() => r.info('clients'), 1);
+        await push();
+        equal(await found, expected);
+        await untilBlocked(() => r.info('clients'), 0);
+    }
+    await waiting.close();
+}
+
+async function scanning(r) {
+    const keys = Array.from({ length: 2000 }, (_, number) => `scan:${number}`);
+    await r.mSet(keys.map((key) => [key, '1']));
+    const found = [];
+    for await (const some of r.scanIterator({ MATCH: 'scan:*', COUNT: 100 })) found.push(...some);
+    equal(found.sort(), keys.sort());
+    equal(await r.unlink(keys), 2000);
+}
+
+// It sends EVALSHA, and EVAL once it was told NOSCRIPT.
+async function definedCommands() {
+    const addTo = defineScript({
+        NUMBER_OF_KEYS: 1,
+        SCRIPT: "return redis.call('incrby', KEYS[1], ARGV[1])",
+        parseCommand: (parser, key, number) => (parser.pushKey(key), parser.push(String(number))),
+        transformReply: (reply) => reply,
+    });
+    const r = await connect({ scripts: { addTo } });
+    equal(await r.addTo('defined', 7), 7);
+    const keys = Array.from({ length: 100 }, (_, number) => `defined:${number}`);
+    equal(await Promise.all(keys.map((key) => r.addTo(key, 7))), Array(100).fill(7));
+    equal(await r.multi().addTo('{d}1', 2).addTo('{d}2', 3).exec(), [2, 3]);
+    await r.close();
+}
+
+async function pool() {
+    const pool = createClientPool(settings, { minimum: 2, maximum: 5 });
+    await pool.connect();
+    const keys = Array.from({ length: 50 }, (_, number) => `pool:${number}`);
+    equal(await Promise.all(keys.map((key) => pool.incr(key))), Array(50).fill(1));
+    await pool.close();
+}
+
+// The library connects again by itself.
+async function killed(r) {
+    const other = createClient({ ...settings, socket: { host: '127.0.0.1', port }, database: 3 });
+    const lost = new Promise((resolve) => other.on('error', resolve));
+    await other.connect();
+    equal(await other.set('kept', '1'), 'OK');
+    equal(await r.clientKill({ filter: 'ID', id: await other.clientId() }), 1);
+    await lost;
+    equal(await other.getDel('kept'), '1');
+    await other.close();
+}
+
+async function login() {
+    const stranger = createClient({ ...settings, password: 'wrong' });
+    stranger.on('error', () => {});
+    await fails(stranger.connect(), 'WRONGPASS');
+}
+
 async function errors(r) {
     await r.set('text', 'abc');
     await fails(r.incr('text'), 'ERR value is not an integer or out of range');
@@ -114,7 +225,8 @@ async function connections(r) {
 
 main(async () => {
     const r = await connect();
-    for (const work of [values, manyKeys, pipelines, errors, bigAndBinary, scripts, connections]) {
+    const typical = [login, values, manyKeys, pipelines, transactions, channels, blocking, scanning];
+    for (const work of [...typical, errors, bigAndBinary, scripts, definedCommands, connections, pool, killed]) {
         await work(r);
     }
     await r.close();

@@ -1,16 +1,23 @@
-"""redis_py.py PORT PROTOCOL: typical work through redis-py, every answer checked."""
+"""redis_py.py PORT PROTOCOL PASSWORD [hiredis]: typical work through redis-py, every answer checked.
+
+Replies are read by the library's own code, or else by hiredis' (which the other programs take, since it is installed).
+"""
 
 import os
 import sys
+import threading
 
+if sys.argv[4:] != ["hiredis"]:
+    # Importing it fails from here on, as where it is not installed.
+    sys.modules["hiredis"] = None
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ConnectionError, LockError, NoScriptError, ResponseError, WatchError
 
-PORT, PROTOCOL = int(sys.argv[1]), int(sys.argv[2])
+PORT, PROTOCOL, PASSWORD = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
 
-def connect(**options):
-    return redis.Redis(host="127.0.0.1", port=PORT, protocol=PROTOCOL, socket_timeout=20, **options)
+def connect(password=PASSWORD, **options):
+    return redis.Redis(host="127.0.0.1", port=PORT, protocol=PROTOCOL, password=password, socket_timeout=60, **options)
 
 
 def equal(found, expected):
@@ -24,6 +31,16 @@ def fails(call, *words):
         assert all(word in str(error) for word in words), f"found {error!r}, expected {words!r}"
     else:
         raise AssertionError(f"found {found!r}, expected an error")
+
+
+def login(r):
+    with connect(password="wrong") as stranger:
+        try:
+            stranger.ping()
+        except AuthenticationError as error:
+            assert "invalid username-password pair or user is disabled" in str(error), error
+        else:
+            raise AssertionError("a wrong password is let in")
 
 
 def strings(r):
@@ -156,6 +173,45 @@ def pipelines(r):
         answers = pipe.execute(raise_on_error=False)
     assert isinstance(answers[1], ResponseError) and isinstance(answers[3], ResponseError), answers
     equal([answers[0], answers[2], answers[4]], [True, b"text", 1])
+    # The library writes all of a pipeline before it reads any answer.
+    big = os.urandom(200_000)
+    with r.pipeline(transaction=False) as pipe:
+        for number in range(200):
+            pipe.set(f"big:{number % 7}", big).get(f"big:{number % 7}")
+        equal(pipe.execute() == [True, big] * 200, True)
+    equal(r.delete(*(f"big:{number}" for number in range(7))), 7)
+
+
+def transactions(r):
+    with r.pipeline(transaction=True) as pipe:
+        pipe.set("{t}a", 1).lpush("{t}a", 1).mget("{t}a", "{t}b")
+        done, failed, found = pipe.execute(raise_on_error=False)
+    assert isinstance(failed, ResponseError) and "wrong kind of value" in str(failed), failed
+    equal((done, found), (True, [b"1", None]))
+    with r.pipeline() as pipe:
+        pipe.watch("{t}a")
+        before = int(pipe.get("{t}a"))
+        r.set("{t}a", 7)
+        pipe.multi()
+        pipe.set("{t}a", before + 1)
+        try:
+            found = pipe.execute()
+        except WatchError:
+            pass
+        else:
+            raise AssertionError(f"found {found}, though somebody else was faster")
+    # The library's own loop around the same; the first time somebody is faster.
+    attempts = []
+
+    def add(pipe):
+        before = int(pipe.get("{t}a"))
+        if not attempts:
+            r.incr("{t}a")
+        attempts.append(before)
+        pipe.multi()
+        pipe.set("{t}a", before + 10)
+
+    equal((r.transaction(add, "{t}a"), attempts, r.get("{t}a")), ([True], [7, 8], b"18"))
 
 
 def expiry(r):
@@ -242,6 +298,73 @@ def scripts(r):
     equal(r.eval("return {KEYS[1], ARGV[1], 7}", 1, "k", "v"), [b"k", b"v", 7])
     equal(r.eval("redis.call('mset', KEYS[1], 1, KEYS[2], 2) return redis.call('mget', KEYS[1], KEYS[2])", 2, "{e}1", "{e}2"), [b"1", b"2"])
     fails(lambda: r.eval("return redis.error_reply('MINE own error')", 1, "k"), "own error")
+    # It sends EVALSHA, and loads the script once it was told NOSCRIPT.
+    script = r.register_script("return redis.call('incrby', KEYS[1], ARGV[1])")
+    equal([script(keys=[f"script:{number}"], args=[7]) for number in range(50)], [7] * 50)
+    with r.pipeline(transaction=False) as pipe:
+        for number in range(50):
+            script(keys=[f"script:{number}"], args=[1], client=pipe)
+        equal(pipe.execute(), [8] * 50)
+    try:
+        r.evalsha("f" * 40, 1, "k")
+    except NoScriptError:
+        pass
+    else:
+        raise AssertionError("a script that was never loaded runs")
+
+
+def locks(r):
+    lock = r.lock("locked", timeout=50)
+    equal(lock.acquire(blocking=False), True)
+    equal(r.lock("locked").acquire(blocking=False), False)
+    equal((lock.extend(10), lock.reacquire(), lock.locked(), lock.owned()), (True, True, True, True))
+    lock.release()
+    try:
+        lock.release()
+    except LockError:
+        pass
+    else:
+        raise AssertionError("a lock is released twice")
+
+
+def blocking(r):
+    equal(r.blpop("queue", timeout=0.05), None)
+    for wait, push, pushed, expected in [
+        (lambda: r.blpop(["{q}1", "{q}2"], 30), lambda: r.rpush("{q}2", "pushed"), 1, (b"{q}2", b"pushed")),
+        (lambda: r.blmove("{q}1", "{q}2", 30), lambda: r.lpush("{q}1", "moved"), 1, b"moved"),
+        (lambda: r.bzpopmin("ranking", 30), lambda: r.zadd("ranking", {"first": 1.5}), 1, (b"ranking", b"first", 1.5)),
+        (lambda: len(r.xread({"log": "$"}, block=30_000)), lambda: r.xadd("log", {"f": "v"}, id="5-1"), b"5-1", 1),
+    ]:
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(wait()))
+        waiting.start()
+        while r.info("clients")["blocked_clients"] != 1:
+            pass
+        equal(push(), pushed)
+        waiting.join()
+        found = [type(expected)(each) if isinstance(expected, tuple) else each for each in found]
+        equal(found, [expected])
+        while r.info("clients")["blocked_clients"] != 0:
+            pass
+
+
+def scanning(r):
+    names = [f"scan:{number}" for number in range(2000)]
+    r.mset(dict.fromkeys(names, 1))
+    equal(sorted(r.scan_iter(match="scan:*", count=100)), sorted(name.encode() for name in names))
+    equal(r.delete(*names), 2000)
+
+
+def killed(r):
+    """The library connects again by itself."""
+    with connect(single_connection_client=True) as one:
+        equal(one.set("kept", 1), True)
+        equal(r.client_kill_filter(_id=one.client_id()), 1)
+        try:
+            found = one.get("kept")
+        except ConnectionError:
+            found = one.get("kept")
+        equal(found, b"1")
 
 
 def hash_tags(r):
@@ -273,6 +396,14 @@ def publishing(r):
     equal(r.pubsub_numsub("news", "none"), [(b"news", 5), (b"none", 0)])
     equal((r.pubsub_channels("n*"), r.pubsub_numpat()), ([b"news"], 1))
     equal([next_message(listener) for listener in listeners + listeners[:1]], [(b"news", b"hello")] * 6)
+    # Messages while a pipeline is on its way.
+    with r.pipeline(transaction=False) as pipe:
+        for number in range(1000):
+            pipe.publish("stream", number)
+        listeners[1].subscribe("stream")
+        listeners[1].get_message(timeout=20)
+        equal(pipe.execute(), [1] * 1000)
+    equal([next_message(listeners[1])[1] for _ in range(1000)], [str(number).encode() for number in range(1000)])
     with r.pipeline(transaction=True) as pipe:
         pipe.set("published", 1).publish("news", "in a transaction").publish("other", "nobody").get("published")
         equal(pipe.execute(), [True, 6, 0, b"1"])
@@ -323,6 +454,7 @@ def decoded():
 
 with connect() as client:
     for work in [
+        login,
         strings,
         hashes,
         lists,
@@ -331,12 +463,17 @@ with connect() as client:
         streams,
         many_keys,
         pipelines,
+        transactions,
         expiry,
         errors,
         big_and_binary,
         databases,
         connection,
         scripts,
+        locks,
+        blocking,
+        scanning,
+        killed,
         hash_tags,
         publishing,
     ]:

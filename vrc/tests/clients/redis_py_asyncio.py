@@ -1,18 +1,18 @@
-"""redis_py_asyncio.py PORT PROTOCOL: many tasks at once through redis-py's asyncio client, every answer checked."""
+"""redis_py_asyncio.py PORT PROTOCOL PASSWORD: many tasks at once through redis-py's asyncio client, every answer checked."""
 
 import asyncio
 import os
 import sys
 
 import redis.asyncio as redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 
-PORT, PROTOCOL = int(sys.argv[1]), int(sys.argv[2])
+PORT, PROTOCOL, PASSWORD = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 TASKS = 40
 
 
 def connect(**options):
-    return redis.Redis(host="127.0.0.1", port=PORT, protocol=PROTOCOL, socket_timeout=20, **options)
+    return redis.Redis(host="127.0.0.1", port=PORT, protocol=PROTOCOL, password=PASSWORD, socket_timeout=60, **options)
 
 
 def equal(found, expected):
@@ -62,9 +62,66 @@ async def work(r, task):
         raise AssertionError("INCR of bytes is an error")
 
 
+async def counting(r):
+    """Some tasks count by optimistic locking: no count is lost."""
+    tasks = 15
+
+    async def count():
+        async with r.pipeline() as pipe:
+            while True:
+                try:
+                    await pipe.watch("counted")
+                    before = int(await pipe.get("counted") or 0)
+                    pipe.multi()
+                    pipe.set("counted", before + 1)
+                    return await pipe.execute()
+                except WatchError:
+                    pass
+
+    equal(await asyncio.gather(*(count() for _ in range(tasks))), [[True]] * tasks)
+    equal(await r.get("counted"), str(tasks).encode())
+
+
+async def queues(r):
+    """Each task waits for something of its own, while others push; and some wait in vain."""
+    tasks = TASKS // 2
+    waiting = asyncio.gather(*(r.blpop([f"{{queue:{task}}}a", f"{{queue:{task}}}b"], 30) for task in range(tasks)))
+    while (await r.info("clients"))["blocked_clients"] < tasks:
+        await asyncio.sleep(0.01)
+    equal(await asyncio.gather(*(r.rpush(f"{{queue:{task}}}b", task) for task in range(tasks))), [1] * tasks)
+    found = [tuple(each) for each in await waiting]
+    equal(found, [(f"{{queue:{task}}}b".encode(), str(task).encode()) for task in range(tasks)])
+    equal(await asyncio.gather(*(r.brpop(f"empty:{task}", 0.05) for task in range(tasks))), [None] * tasks)
+
+
+async def channels(r):
+    async with r.pubsub(ignore_subscribe_messages=True) as listener:
+        await listener.subscribe("news", "weather")
+        await listener.psubscribe("n?ws")
+        while (await r.pubsub_numpat(), await r.pubsub_numsub("weather")) != (1, [(b"weather", 1)]):
+            await listener.get_message(timeout=0.1)
+        for number in range(100):
+            equal(await r.publish("news", number), 2)
+        heard = []
+        while len(heard) < 200:
+            message = await listener.get_message(timeout=20)
+            if message:
+                heard.append((message["type"], message["data"]))
+        for kind in ["message", "pmessage"]:
+            equal([data for each, data in heard if each == kind], [str(number).encode() for number in range(100)])
+
+
+async def scripts(r):
+    script = r.register_script("return redis.call('incrby', KEYS[1], ARGV[1])")
+    answers = await asyncio.gather(*(script(keys=[f"script:{task}"], args=[task]) for task in range(TASKS)))
+    equal(answers, list(range(TASKS)))
+
+
 async def main():
     async with connect(max_connections=TASKS) as r:
         equal(await r.ping(), True)
+        for together in [counting, queues, channels, scripts]:
+            await together(r)
         await asyncio.gather(*(work(r, task) for task in range(TASKS)))
         assert (await r.info())["connected_clients"] >= 1
     async with connect(db=5, client_name="asyncio", decode_responses=True, single_connection_client=True) as r:

@@ -6,7 +6,13 @@ use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, Source};
 
 /// A plain redis server, as applications know it.
 pub(crate) async fn plain_redis() -> RedisProcess {
-    RedisProcess::start(&SpawnOptions::default()).await.expect("a redis-server or valkey-server that starts")
+    redis_with(None).await
+}
+
+/// Likewise one that asks for a password.
+pub(crate) async fn redis_with(password: Option<&str>) -> RedisProcess {
+    let options = SpawnOptions { password: password.map(str::to_owned), ..SpawnOptions::default() };
+    RedisProcess::start(&options).await.expect("a redis-server or valkey-server that starts")
 }
 
 pub(crate) async fn connect(port: u16) -> MultiplexedConnection {
@@ -20,8 +26,9 @@ pub(crate) async fn connect_with(port: u16, info: RedisConnectionInfo) -> Multip
     client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
-pub(crate) async fn flush(server: &RedisProcess) {
-    redis::cmd("FLUSHALL").exec_async(&mut connect(server.port()).await).await.unwrap();
+pub(crate) async fn flush(server: &RedisProcess, password: Option<&str>) {
+    let info = password.into_iter().fold(RedisConnectionInfo::default(), RedisConnectionInfo::set_password);
+    redis::cmd("FLUSHALL").exec_async(&mut connect_with(server.port(), info).await).await.unwrap();
 }
 
 /// A proxy and the nodes that it serves. Dropping it ends the nodes.
@@ -34,19 +41,25 @@ pub(crate) struct FixedCluster {
 impl FixedCluster {
     /// Four nodes, and two workers so that clients of different workers meet.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Likewise with a password that clients must give.
+    pub(crate) async fn start_with(password: Option<&str>) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..4 {
             nodes.push(plain_redis().await);
         }
         let list = nodes.iter().map(|node| format!("{}:{}", node.host(), node.port()).parse::<FixedNode>().unwrap()).collect();
-        let proxy = start_proxy(Config::new(Source::Nodes(list), any_port())).await;
+        let proxy =
+            start_proxy(Config { password: password.map(str::to_owned), ..Config::new(Source::Nodes(list), any_port()) }).await;
         FixedCluster { port: port_of(&proxy), proxy, nodes }
     }
 
     /// Empties the nodes.
     pub(crate) async fn flush(&self) {
         for node in &self.nodes {
-            flush(node).await;
+            flush(node, None).await;
         }
     }
 

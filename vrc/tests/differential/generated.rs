@@ -190,13 +190,22 @@ fn bytes(words: &[&str]) -> Vec<Vec<u8>> {
 }
 
 /// A small generator of numbers (xorshift), the same in every run.
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    /// Seeds that are close to each other give numbers that are not.
+    pub(crate) fn new(seed: u64) -> Self {
+        Chance((seed.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        choices[(self.0 % choices.len() as u64) as usize]
+        (self.0 % limit as u64) as usize
+    }
+
+    pub(crate) fn one_of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len())]
     }
 }

@@ -1,5 +1,7 @@
 //! The differences that are known, each with its reason.
 
+use crate::sequences::Words;
+
 pub(crate) enum Difference {
     None,
     Known(&'static str),
@@ -50,12 +52,37 @@ pub(crate) fn explain(words: &[Vec<u8>], redis: &[u8], proxy: &[u8]) -> Differen
     }
 }
 
+/// Whether the answers to commands that were sent together are the same, but for the order of what has none.
+pub(crate) fn are_alike<'a>(mut commands: impl Iterator<Item = &'a Words>, redis: &[u8], proxy: &[u8]) -> bool {
+    let is_unordered = |command: &Words| {
+        let name = String::from_utf8_lossy(&command[0]).to_ascii_lowercase();
+        UNORDERED.contains(&name.as_str()) || name == "spop"
+    };
+    let (mut redis, mut proxy) = (without_greeting(redis), without_greeting(proxy));
+    if commands.any(is_unordered) {
+        redis.sort_unstable();
+        proxy.sort_unstable();
+    }
+    redis == proxy
+}
+
 /// HELLO tells the connection's number.
 fn without_id(reply: &[u8]) -> Vec<&[u8]> {
     let mut lines: Vec<_> = reply.split(|byte| *byte == b'\n').collect();
     for at in 1..lines.len() {
         if lines[at - 1] == b"id\r" && lines[at].starts_with(b":") {
             lines[at] = b":some id\r";
+        }
+    }
+    lines
+}
+
+/// HELLO tells also of the server; what that is called is for the table to compare.
+fn without_greeting(reply: &[u8]) -> Vec<&[u8]> {
+    let mut lines = without_id(reply);
+    for at in 2..lines.len() {
+        if matches!(lines[at - 2], b"server\r" | b"version\r") {
+            (lines[at - 1], lines[at]) = (b"", b"");
         }
     }
     lines

@@ -1,17 +1,23 @@
 //! One plain redis and the proxy with four nodes are told the same, in RESP2 and in RESP3, and have to answer with the same bytes.
 //!
-//! What is told is a table of commands (`commands.txt`), requests generated from the command table, and bytes that are no requests
-//! at all. Nothing here decodes a reply: what stands before the answer to a marker that follows each request is its reply, so an
-//! answer too many or too few is found as well. The differences that are known are listed, with their reasons, in `known`.
+//! What is told is a table of commands (`commands.txt`), requests generated from the command table, random sequences of commands
+//! (`sequences.txt`), and bytes that are no requests at all. Nothing here decodes a reply: what stands before the answer to a marker
+//! that follows each request is its reply, so an answer too many or too few is found as well. The differences that are known are
+//! listed, with their reasons, in `known`.
 
 mod generated;
 mod known;
 mod peer;
+mod sequences;
 #[path = "../clients/servers.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod servers;
+mod tracking;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use vrc_agent::spawn::RedisProcess;
 
@@ -19,6 +25,7 @@ use crate::{
     generated::Generator,
     known::{Difference, explain},
     peer::{End, Peer},
+    sequences::Step,
     servers::{FixedCluster, plain_redis},
 };
 
@@ -84,15 +91,23 @@ impl Pair {
         tokio::join!(self.redis.ask(request, End::Marker), self.proxy.ask(request, End::Marker));
     }
 
-    /// Waits until both have noticed that earlier connections are closed: what they listened to is counted.
-    async fn until_nobody_listens(&self) {
+    /// Waits until both have noticed that earlier connections are closed: what they listened to is counted, and so are those whom a
+    /// client ends.
+    async fn until_alone(&mut self) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        for peer in [&self.redis, &self.proxy] {
-            let mut asker = peer.anew();
-            while asker.ask(b"PUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n", End::Marker).await != b"*0\r\n:0\r\n" {
-                assert!(tokio::time::Instant::now() < deadline, "somebody still listens");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        for peer in [&mut self.redis, &mut self.proxy] {
+            let mut until = async |request: &[u8], is_so: &dyn Fn(&[u8]) -> bool| {
+                while !is_so(&peer.ask(request, End::Marker).await) {
+                    assert!(tokio::time::Instant::now() < deadline, "an earlier connection is still there");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            until(b"PUBSUB CHANNELS\r\nPUBSUB NUMPAT\r\n", &|reply| reply == b"*0\r\n:0\r\n").await;
+            until(b"CLIENT LIST\r\n", &|reply| {
+                reply.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"id=") || line.starts_with(b"txt:id=")).count()
+                    == 1
+            })
+            .await;
         }
     }
 
@@ -200,6 +215,134 @@ async fn generated_resp2() {
 #[tokio::test]
 async fn generated_resp3() {
     from_the_command_table("HELLO 3\r\n").await;
+}
+
+/// How many commands a sequence has.
+const SEQUENCE_COMMANDS: usize = 2_000;
+/// How often parts of a sequence that failed are tried, to find a shorter one that fails.
+const SHRINKS_MAX: usize = 300;
+
+impl Pair {
+    /// The same servers, empty and spoken to anew.
+    async fn begin_anew(&mut self) {
+        (self.redis, self.proxy) = (self.redis.anew(), self.proxy.anew());
+        self.until_alone().await;
+        self.prepare(b"FLUSHALL\r\n").await;
+    }
+
+    /// The first step that is answered differently, and how. Two clients say them in turns; if keys are `tracked`, the first one says so
+    /// in these words.
+    async fn play(&mut self, steps: &[Step], tracked: Option<&str>) -> Option<(usize, String)> {
+        self.begin_anew().await;
+        let mut others = (self.redis.anew(), self.proxy.anew());
+        if let Some(words) = tracked {
+            self.prepare(format!("{words}\r\n").as_bytes()).await;
+        }
+        let tracked = tracked.is_some();
+        for (at, step) in steps.iter().enumerate() {
+            let bytes = step.bytes();
+            let (to_redis, to_proxy) =
+                if step.by_other { (&mut others.0, &mut others.1) } else { (&mut self.redis, &mut self.proxy) };
+            let end = if tracked { End::MarkerWithin } else { End::Marker };
+            let (mut redis, mut proxy) = tokio::join!(to_redis.ask(&bytes, end), to_proxy.ask(&bytes, end));
+            let mut told = (BTreeSet::new(), BTreeSet::new());
+            if tracked {
+                // Once that is answered, there is nothing more to be told.
+                let rest = tokio::join!(self.redis.ask(b"PING\r\n", end), self.proxy.ask(b"PING\r\n", end));
+                redis.extend(rest.0);
+                proxy.extend(rest.1);
+                told = (tracking::take_invalidated(&mut redis), tracking::take_invalidated(&mut proxy));
+            }
+            if told.0 != told.1 || !known::are_alike(step.commands(), &redis, &proxy) {
+                let (redis, proxy) = (escape(&redis), escape(&proxy));
+                return Some((at, format!("redis: {redis} {:?}\n    proxy: {proxy} {:?}", told.0, told.1)));
+            }
+        }
+        None
+    }
+
+    /// Leaves out of a sequence that fails at its end whatever can be left out.
+    async fn shrink(&mut self, mut steps: Vec<Step>, tracked: Option<&str>) -> Vec<Step> {
+        let (mut tries, mut len) = (0, steps.len() / 2);
+        while len > 0 && tries < SHRINKS_MAX {
+            let mut at = 0;
+            while at + len < steps.len() && tries < SHRINKS_MAX {
+                tries += 1;
+                let without = [&steps[..at], &steps[at + len..]].concat();
+                match self.play(&without, tracked).await {
+                    Some((failed, _)) => steps = without[..=failed].to_vec(),
+                    None => at += len,
+                }
+            }
+            len /= 2;
+        }
+        for at in 0..steps.len() {
+            let mut line = 0;
+            while at < steps.len() && line < steps[at].lines.len() && tries < SHRINKS_MAX {
+                tries += 1;
+                let mut without = steps.clone();
+                without[at].lines.remove(line);
+                match self.play(&without, tracked).await {
+                    Some((failed, _)) => steps = without[..=failed].to_vec(),
+                    None => line += 1,
+                }
+            }
+        }
+        steps
+    }
+}
+
+/// As `VRC_SEED` says, or the same in every run.
+fn seed() -> u64 {
+    std::env::var("VRC_SEED").map_or(1, |seed| seed.parse().expect("VRC_SEED is a number"))
+}
+
+/// What is not about keys alone: a client that tracks is to go on with that, and both to stay in one database. And what is read over a
+/// connection that nothing is tracked on: of such keys a client is told at once.
+const NOT_TRACKED: &[&str] = &["HELLO", "RESET", "CLIENT", "SELECT", "MOVE", "COPY", "FLUSHDB", "BLOCK", "WATCH"];
+/// What a client that tracks does not say. What may change and then read the same key in one go (PFCOUNT keeps what it has counted): that
+/// the client is told behind the reply is enough for the proxy, and redis will tell of the next change, too. And what goes over another
+/// connection, by which the node does not know its own writes.
+const NOT_BY_READER: &[&str] =
+    &["EVAL", "MULTI", "PFCOUNT", "BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
+
+async fn sequence(greeting: &str, tracked: Option<&str>) {
+    let mut pair = Pair::start(greeting).await;
+    let (seed, mut steps) = (seed(), sequences::steps(seed(), SEQUENCE_COMMANDS));
+    steps.retain(|step| tracked.is_none() || !step.has(NOT_TRACKED) && (step.by_other || !step.has(NOT_BY_READER)));
+    if let Some((at, difference)) = pair.play(&steps, tracked).await {
+        steps.truncate(at + 1);
+        let steps = pair.shrink(steps, tracked).await;
+        let difference = pair.play(&steps, tracked).await.map_or(difference, |(_, difference)| difference);
+        let shown: Vec<_> = steps.iter().map(|step| step.shown()).collect();
+        panic!("VRC_SEED={seed}, step {at}; this is enough:\n    {}\n    {difference}", shown.join("\n    "));
+    }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn sequence_resp2() {
+    sequence("", None).await;
+}
+
+#[tokio::test]
+async fn sequence_resp3() {
+    sequence("HELLO 3\r\n", None).await;
+}
+
+#[tokio::test]
+async fn sequence_tracked() {
+    sequence("HELLO 3\r\n", Some("CLIENT TRACKING ON")).await;
+}
+
+#[tokio::test]
+async fn sequence_tracked_but_for_own_writes() {
+    sequence("HELLO 3\r\n", Some("CLIENT TRACKING ON NOLOOP")).await;
+}
+
+#[tokio::test]
+async fn sequence_of_changes_to_all_keys() {
+    sequence("HELLO 3\r\n", Some("CLIENT TRACKING ON BCAST")).await;
 }
 
 /// Bytes that are no request, or an odd one. Each comes on a connection of its own.
@@ -328,7 +471,7 @@ async fn odd_bytes() {
     let mut pair = Pair::start("").await;
     for bytes in ODD_BYTES {
         (pair.redis, pair.proxy) = (pair.redis.anew(), pair.proxy.anew());
-        pair.until_nobody_listens().await;
+        pair.until_alone().await;
         let words: Vec<_> = bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect();
         pair.compare(bytes, &words, &escape(bytes)).await;
     }

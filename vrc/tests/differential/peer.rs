@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum End {
     /// By the answer to a marker that follows.
     Marker,
+    /// Likewise, but what the client is told unasked may come behind that.
+    MarkerWithin,
     /// By its being a line, as all answers between MULTI and EXEC are, where a marker would be queued.
     Line,
 }
@@ -55,7 +57,7 @@ impl Peer {
         self.asked += 1;
         let marker = format!("@ marker {} @", self.asked);
         let (question, last) = match end {
-            End::Marker => {
+            End::Marker | End::MarkerWithin => {
                 let bulk = format!("${}\r\n{marker}\r\n", marker.len());
                 (format!("*2\r\n$4\r\nECHO\r\n{bulk}"), bulk)
             }
@@ -71,6 +73,12 @@ impl Peer {
                 Ok(Ok(1..)) if answer.ends_with(last.as_bytes()) => {
                     answer.truncate(answer.len() - last.len());
                     return answer;
+                }
+                Ok(Ok(1..)) if end == End::MarkerWithin => {
+                    if let Some(at) = answer.windows(last.len()).position(|window| window == last.as_bytes()) {
+                        answer.drain(at..at + last.len());
+                        return answer;
+                    }
                 }
                 Ok(Ok(1..)) => {}
                 ended => {

@@ -1,14 +1,11 @@
 //! `vrc up`: it comes up, tells what happens, and leaves nothing behind.
 
-use std::{fs, net::TcpListener, path::Path, time::Duration};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{LONG, Process, connect, eventually, is_running, pid, try_connect, vrc};
-
-/// Longest that stopping may take.
-const STOP: Duration = Duration::from_secs(10);
+use crate::support::{LONG, Process, connect, eventually, is_running, pid, redis_program, try_connect, vrc};
 
 /// A running `vrc up`, and the directory that it makes its temporary files in.
 struct Up {
@@ -48,7 +45,7 @@ impl Up {
     #[track_caller]
     fn assert_nothing_left(&self) {
         for pid in self.server_pids() {
-            eventually(&format!("the end of process {pid}"), STOP, || (!is_running(pid)).then_some(()));
+            eventually(&format!("the end of process {pid}"), LONG, || (!is_running(pid)).then_some(()));
         }
         assert_eq!(entries(self.temp.path()), Vec::<String>::new());
     }
@@ -70,7 +67,7 @@ fn comes_up_serves_and_stops() {
         let mut up = Up::ready(&["--nodes", "3", "--listen", "127.0.0.1:0"]);
         let port = up.part("proxy").port;
         let output = up.process.output();
-        for expected in ["node-1 ", "node-2 ", "node-3 ", " %", &format!("redis-cli -p {port} set greeting hello")] {
+        for expected in ["node-1 ", "node-2 ", "node-3 ", " %", &format!("-cli -p {port} set greeting hello")] {
             assert!(output.contains(expected), "{expected:?}");
         }
         let mut client = connect(port);
@@ -82,7 +79,7 @@ fn comes_up_serves_and_stops() {
         }
         assert_eq!(up.server_pids().len(), 4);
         up.process.signal(signal);
-        assert_eq!(up.process.end(STOP).code(), Some(0));
+        assert_eq!(up.process.end(LONG).code(), Some(0));
         up.assert_nothing_left();
     }
 }
@@ -105,9 +102,10 @@ fn a_server_that_cannot_start_is_told_and_nothing_is_left() {
     let temp = tempfile::tempdir().unwrap();
     let program = temp.path().join("redis-server");
     // The first server is the master's, so that the failure meets a cluster that is half there.
-    let script = format!("#!/bin/sh\n[ -e {0}/once ] && exit 3\n: > {0}/once\nexec redis-server \"$@\"\n", temp.path().display());
+    let script =
+        format!("#!/bin/sh\n[ -e {0}/once ] && exit 3\n: > {0}/once\nexec {1} \"$@\"\n", temp.path().display(), redis_program());
     fs::write(&program, script).unwrap();
-    std::process::Command::new("chmod").arg("+x").arg(&program).status().unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut up = Up::start(&["--listen", "127.0.0.1:0", "--redis-server", program.to_str().unwrap()]);
     assert_eq!(up.process.end(LONG).code(), Some(1));
     let output = up.process.output();
@@ -126,7 +124,7 @@ fn a_killed_node_is_seen_leaving_and_coming_back() {
     // On its old port, and empty.
     assert_eq!(redis::cmd("DBSIZE").query(&mut connect(node.port)), Ok(0));
     up.process.signal(Signal::TERM);
-    assert_eq!(up.process.end(STOP).code(), Some(0));
+    assert_eq!(up.process.end(LONG).code(), Some(0));
     up.assert_nothing_left();
 }
 
@@ -137,10 +135,10 @@ fn a_signal_while_it_comes_up_leaves_nothing() {
         up.process.line_with("Starting", LONG);
         std::thread::sleep(Duration::from_millis(pause_ms));
         up.process.signal(Signal::INT);
-        assert_eq!(up.process.end(STOP).code(), Some(0));
+        assert_eq!(up.process.end(LONG).code(), Some(0));
         up.assert_nothing_left();
         // Its pid was not told yet, but it runs in its directory.
-        eventually("the end of a server that was just starting", STOP, || {
+        eventually("the end of a server that was just starting", LONG, || {
             let mut processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
             let is_ours = |process: fs::DirEntry| {
                 fs::read_link(process.path().join("cwd")).is_ok_and(|dir| dir.starts_with(up.temp.path()))
@@ -162,7 +160,7 @@ fn a_second_signal_ends_it_at_once() {
     up.process.signal(Signal::INT);
     up.process.line_with("Stopping", LONG);
     up.process.signal(Signal::INT);
-    assert_eq!(up.process.end(STOP).code(), Some(130));
+    assert_eq!(up.process.end(LONG).code(), Some(130));
     up.assert_nothing_left();
 }
 
@@ -181,7 +179,7 @@ fn a_killed_master_is_restarted_and_the_map_written_back() {
     assert_eq!(redis::cmd("GET").arg("key").query(&mut client), Ok("value".to_owned()));
     assert!(!up.process.output().contains(" left"), "no node has anything to do with it");
     up.process.signal(Signal::TERM);
-    assert_eq!(up.process.end(STOP).code(), Some(0));
+    assert_eq!(up.process.end(LONG).code(), Some(0));
     up.assert_nothing_left();
 }
 
@@ -194,6 +192,6 @@ fn servers_die_with_a_program_that_is_killed() {
     assert_eq!(pids.len(), 3);
     up.process.kill();
     for pid in pids {
-        eventually(&format!("the end of process {pid}"), STOP, || (!is_running(pid)).then_some(()));
+        eventually(&format!("the end of process {pid}"), LONG, || (!is_running(pid)).then_some(()));
     }
 }

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
+use vrc_cluster::contract::{AGENT_BUS, AgentBusMessage};
 
 use crate::support::{Cluster, Fleet, LONG, Process, RedisServer, connect, eventually};
 
@@ -48,6 +49,56 @@ fn status_shows_every_node_and_who_is_gone() {
     // Every row's state stands under its heading.
     let column = text.lines().find_map(|line| line.find("STATE")).unwrap();
     assert!(line[column..].starts_with("down"), "{text}");
+}
+
+#[test]
+fn status_shows_whom_only_some_can_reach_and_who_is_held_back() {
+    let fleet = Fleet { weights: vec![1.0; 2], coordinator: vec!["--flap-pause", "60s"], ..Fleet::default() };
+    let mut cluster = Cluster::start(&fleet);
+    let names: Vec<String> = cluster.nodes.keys().cloned().collect();
+    let master = cluster.master.port().to_string();
+    let shown = |what: &str, pointer: &str| {
+        eventually(what, LONG, || {
+            let report = json(&["status", "-p", &master, "--json"]);
+            report.pointer(pointer).filter(|value| !value.is_null()).cloned()
+        })
+    };
+    // As a proxy does that cannot reach the node.
+    let suspect = AgentBusMessage::NodeSuspect {
+        name: names[0].clone(),
+        reporter: "proxy far away".to_owned(),
+        reason: "no answer within 5000 ms".to_owned(),
+    };
+    let message = serde_json::to_string(&suspect).unwrap();
+    redis::cmd("PUBLISH").arg(AGENT_BUS).arg(message).exec(&mut connect(cluster.master.port())).unwrap();
+    let trouble = shown("a node that a proxy cannot reach", "/nodes/0/unreachable_from/proxy far away");
+    assert!(trouble["since"].is_u64() && trouble["reason"] == "no answer within 5000 ms", "{trouble}");
+    let (_, text) = run(&["status", "-p", &master]);
+    let line = text.lines().find(|line| line.starts_with(&names[0])).unwrap();
+    assert!(line.contains(" up ") && line.contains("unreachable from proxy far away since "), "{text}");
+
+    // Its agent reaches it, and the coordinator does not.
+    let redis = RedisServer::start();
+    let port = redis.port().to_string();
+    let agent = ["agent", "-h", "127.0.0.1", "-p", &port, "--announce-port", "1", "-P", &master, "--announce-interval", "200ms"];
+    let _agent = Process::vrc(&agent);
+    let trouble = shown("a node that the coordinator cannot reach", "/others/127.0.0.1:1/unreachable");
+    assert_eq!(trouble["reason"], "connection refused");
+    let (_, text) = run(&["status", "-p", &master]);
+    assert!(text.contains("not in the map: 127.0.0.1:1, unreachable from the coordinator since "), "{text}");
+
+    for up in [1, 2, 1] {
+        if up == 1 {
+            cluster.nodes.get_mut(&names[1]).unwrap().redis.kill();
+        } else {
+            cluster.nodes.get_mut(&names[1]).unwrap().redis.restart();
+        }
+        cluster.await_up(up);
+    }
+    cluster.nodes.get_mut(&names[1]).unwrap().redis.restart();
+    assert_eq!(shown("a node that is held back", "/nodes/1/held_back_after"), 2);
+    let (_, text) = run(&["status", "-p", &master]);
+    assert!(text.contains("held back for ") && text.contains("it went down 2 times"), "{text}");
 }
 
 #[test]

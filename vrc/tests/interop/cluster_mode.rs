@@ -4,7 +4,6 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,7 @@ use vrc_cluster::{
 use vrc_proxy::{Config, Proxy, ProxyAddress, Source};
 
 use crate::{
-    program::{client_libraries, run, run_around, script},
+    program::{ClientProgram, run},
     servers::{FixedCluster, connect, flush, plain_redis, start_proxy},
 };
 
@@ -62,6 +61,7 @@ async fn real_cluster() -> RedisProcess {
 
 /// Two proxies that announce themselves through one master, and their nodes.
 struct Announced {
+    master: MasterUrl,
     proxies: Vec<(u16, Proxy)>,
     servers: Vec<RedisProcess>,
 }
@@ -82,18 +82,23 @@ impl Announced {
         map.exec_async(&mut connect(master.port()).await).await.unwrap();
         let url = MasterUrl::new("127.0.0.1", master.port()).unwrap();
         servers.push(master);
-        let mut proxies = Vec::new();
+        let mut announced = Announced { master: url, proxies: Vec::new(), servers };
         for _ in 0..2 {
-            let free = free_address();
-            let announce = ProxyAddress { host: "127.0.0.1".to_owned(), port: free.port() };
-            let config = Config::new(Source::Master(url.clone()), format!("{free}").parse().unwrap());
-            proxies.push((free.port(), start_proxy(Config { announce: Some(announce), ..config }).await));
+            let proxy = announced.another_proxy().await;
+            announced.proxies.push(proxy);
         }
-        let announced = Announced { proxies, servers };
         for (port, _) in &announced.proxies {
             announced.await_known(*port, 2).await;
         }
         announced
+    }
+
+    /// Starts one more, and says where.
+    async fn another_proxy(&self) -> (u16, Proxy) {
+        let free = free_address();
+        let announce = ProxyAddress { host: "127.0.0.1".to_owned(), port: free.port() };
+        let config = Config::new(Source::Master(self.master.clone()), format!("{free}").parse().unwrap());
+        (free.port(), start_proxy(Config { announce: Some(announce), ..config }).await)
     }
 
     /// Waits until the proxy at `port` lists so many.
@@ -114,15 +119,28 @@ impl Announced {
     }
 }
 
-async fn check(interpreter: impl Fn(&Path) -> PathBuf, program: &str, protocols: &[&str]) {
-    let Some(libraries) = client_libraries().await else { return };
-    let (interpreter, program) = (interpreter(libraries), script(program).display().to_string());
+/// Whoever connects to a proxy the moment that it listens finds the nodes and the other proxies all the same.
+#[tokio::test]
+async fn a_proxy_that_has_just_started() {
+    let mut cluster = Announced::start().await;
+    for known in 3..8 {
+        let (port, proxy) = cluster.another_proxy().await;
+        let mut connection = connect(port).await;
+        assert_eq!(ask(&mut connection, &format!("SET key {known}")).await, "OK");
+        assert_eq!(ask(&mut connection, "CLUSTER NODES").await.lines().count(), known);
+        cluster.proxies.push((port, proxy));
+    }
+    cluster.stop().await;
+}
+
+async fn check(program: &str, protocols: &[&str]) {
+    let Some(program) = ClientProgram::ready(program).await else { return };
     let (real, cluster) = tokio::join!(real_cluster(), FixedCluster::start());
     for protocol in protocols {
-        flush(&real).await;
+        flush(&real, None).await;
         cluster.flush().await;
         for port in [real.port(), cluster.port] {
-            let said = run(&interpreter, &[&program, &port.to_string(), *protocol], "").await;
+            let said = program.run(&[&port.to_string(), *protocol]).await;
             assert_eq!((said.out.as_str(), said.err.as_str()), ("all well\n", ""));
         }
     }
@@ -131,51 +149,52 @@ async fn check(interpreter: impl Fn(&Path) -> PathBuf, program: &str, protocols:
 }
 
 /// A client that knows of two proxies goes on with the other when the one that it works with goes away.
-async fn check_loss(interpreter: impl Fn(&Path) -> PathBuf, program: &str) {
-    let Some(libraries) = client_libraries().await else { return };
-    let (interpreter, program) = (interpreter(libraries), script(program).display().to_string());
+async fn check_loss(program: &str) {
+    let Some(program) = ClientProgram::ready(program).await else { return };
     let mut cluster = Announced::start().await;
     let (port, lost) = cluster.proxies.remove(0);
     let lose = async || {
         lost.stop().await;
         cluster.await_known(cluster.proxies[0].0, 1).await;
     };
-    let said = run_around(interpreter, &[&program, &port.to_string(), "3", "lose"], lose).await;
+    let said = program.run_around(&[&port.to_string(), "3", "lose"], lose).await;
     assert_eq!(said, "all well");
     cluster.stop().await;
 }
 
-fn python(libraries: &Path) -> PathBuf {
-    libraries.join("venv/bin/python")
-}
-
-fn node(_libraries: &Path) -> PathBuf {
-    "node".into()
-}
-
 #[tokio::test]
 async fn redis_py() {
-    check(python, "redis_py_cluster.py", &["2", "3"]).await;
+    check("redis_py_cluster.py", &["2", "3"]).await;
 }
 
 #[tokio::test]
 async fn redis_py_loses_a_proxy() {
-    check_loss(python, "redis_py_cluster.py").await;
+    check_loss("redis_py_cluster.py").await;
 }
 
 #[tokio::test]
 async fn ioredis() {
-    check(node, "ioredis_cluster.js", &["2", "3"]).await;
+    check("ioredis_cluster.js", &["2", "3"]).await;
 }
 
 #[tokio::test]
 async fn ioredis_loses_a_proxy() {
-    check_loss(node, "ioredis_cluster.js").await;
+    check_loss("ioredis_cluster.js").await;
 }
 
 #[tokio::test]
 async fn node_redis() {
-    check(node, "node_redis_cluster.js", &["2", "3"]).await;
+    check("node_redis_cluster.js", &["2", "3"]).await;
+}
+
+#[tokio::test]
+async fn jedis() {
+    check("JedisClusterClient.java", &["2", "3"]).await;
+}
+
+#[tokio::test]
+async fn jedis_loses_a_proxy() {
+    check_loss("JedisClusterClient.java").await;
 }
 
 #[tokio::test]

@@ -59,13 +59,13 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// A cluster whose coordinator and agents are whose; clients are the old one and our proxy.
 async fn check(coordinator: By, agents: By) {
-    let Some(libraries) = client_libraries().await else { return };
+    let Some(libraries) = client_libraries("node").await else { return };
     let (master, n1, n2, n3) = tokio::join!(plain_redis(), plain_redis(), plain_redis(), plain_redis());
     let (mut nodes, mut processes) = (vec![n1, n2, n3], Vec::new());
-    processes.push(coordinator.start("coordinator", &coordinator_flags(coordinator, &master), libraries));
+    processes.push(coordinator.start("coordinator", &coordinator_flags(coordinator, &master), &libraries));
     for (node, weight) in nodes.iter().zip(["1", "2", "0.5"]) {
         let flags = format!("-h 127.0.0.1 -p {} -w {weight} -H 127.0.0.1 -P {}", node.port(), master.port());
-        processes.push(agents.start("agent", &flags, libraries));
+        processes.push(agents.start("agent", &flags, &libraries));
     }
 
     let source = Source::Master(MasterUrl::new("127.0.0.1", master.port()).unwrap());

@@ -1,8 +1,9 @@
 //! Other people's programs, run to their end.
 
 use std::{
+    collections::BTreeMap,
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
-    sync::OnceCell,
+    sync::Mutex,
     time::timeout,
 };
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>], 
 ///
 /// # Panics
 /// As [`run`].
-pub(crate) async fn run_around(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>], meanwhile: impl AsyncFnOnce()) -> String {
+async fn run_around(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>], meanwhile: impl AsyncFnOnce()) -> String {
     let (command, mut child) = start(program, args);
     let mut stdin = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -93,24 +94,71 @@ fn start(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>]) -> (Command, Ch
     (command, child)
 }
 
-/// Where the client libraries are, installed when the first test asks for them.
-///
-/// `None` where they cannot be had, which is said; but not in CI, where that fails.
-pub(crate) async fn client_libraries() -> Option<&'static Path> {
-    static INSTALLED: OnceCell<Option<PathBuf>> = OnceCell::const_new();
-    INSTALLED.get_or_init(install).await.as_deref()
+/// A program of `tests/clients`, ready to run.
+pub(crate) struct ClientProgram {
+    /// How its command line begins.
+    command: Vec<PathBuf>,
 }
 
-async fn install() -> Option<PathBuf> {
-    let directory = client_directory();
-    let output = Command::new(script("install")).arg(&directory).output().await.unwrap();
-    if output.status.success() {
-        return Some(directory);
+impl ClientProgram {
+    /// Sees to it that all is there that the program in this file needs; `None` where that cannot be had, see [`client_libraries`].
+    pub(crate) async fn ready(file: &str) -> Option<Self> {
+        let (stem, language) = file.rsplit_once('.').unwrap();
+        let command = |directory: PathBuf| match language {
+            "py" => vec![directory.join("venv/bin/python"), script(file)],
+            "js" => vec!["node".into(), script(file)],
+            "php" => vec!["php".into(), script(file)],
+            _ => vec![directory.join(stem)],
+        };
+        let needs = match language {
+            "py" => "python",
+            "js" => "node",
+            "java" => "jedis",
+            _ => stem,
+        };
+        Some(ClientProgram { command: command(client_libraries(needs).await?) })
     }
+
+    fn args(&self, args: &[&str]) -> Vec<OsString> {
+        self.command[1..].iter().map(OsString::from).chain(args.iter().map(OsString::from)).collect()
+    }
+
+    /// See [`run`].
+    pub(crate) async fn run(&self, args: &[&str]) -> Said {
+        run(&self.command[0], &self.args(args), "").await
+    }
+
+    /// See [`run_around`].
+    pub(crate) async fn run_around(&self, args: &[&str], meanwhile: impl AsyncFnOnce()) -> String {
+        run_around(&self.command[0], &self.args(args), meanwhile).await
+    }
+}
+
+/// Where the client libraries are that have this name in `tests/clients/install`, which is run when the first test asks for them.
+///
+/// `None` where they cannot be had, which is said; but not in CI, where that fails, unless it is one that CI may lack.
+///
+/// # Panics
+/// Where they are here and the program does not compile.
+pub(crate) async fn client_libraries(name: &str) -> Option<PathBuf> {
+    static TRIED: Mutex<BTreeMap<String, bool>> = Mutex::const_new(BTreeMap::new());
+    let mut tried = TRIED.lock().await;
+    if !tried.contains_key(name) {
+        tried.insert(name.to_owned(), install(name).await);
+    }
+    tried[name].then(client_directory)
+}
+
+async fn install(name: &str) -> bool {
+    let output = Command::new(script("install")).arg(client_directory()).arg(name).output().await.unwrap();
     let why = String::from_utf8_lossy(&output.stderr);
-    assert!(env::var_os("CI").is_none(), "cannot install the client libraries: {why}");
-    eprintln!("SKIPPED: the client libraries cannot be installed here: {why}");
-    None
+    match output.status.code() {
+        Some(0) => return true,
+        Some(77) => {}
+        status => assert!(status != Some(2) && env::var_os("CI").is_none(), "cannot set up {name}: {why}"),
+    }
+    eprintln!("SKIPPED: {name} cannot be set up here: {why}");
+    false
 }
 
 fn client_directory() -> PathBuf {

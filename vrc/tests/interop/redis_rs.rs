@@ -1,10 +1,16 @@
 //! The crate `redis`: typical work, every answer checked, by several tasks that share a connection and several that do not.
 
-use std::{collections::HashMap, collections::HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
+use futures_util::StreamExt;
 use redis::{
-    AsyncCommands, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisResult, ServerErrorKind, Value,
-    aio::MultiplexedConnection, pipe,
+    AsyncCommands, Client, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisResult, Script,
+    ServerErrorKind, Value,
+    aio::{MultiplexedConnection, transaction_async},
+    pipe,
 };
 
 use crate::servers::{FixedCluster, connect_with, plain_redis};
@@ -19,6 +25,14 @@ async fn check(protocol: ProtocolVersion) {
         errors(&mut connection).await;
         big_and_binary(&mut connection).await.unwrap();
         scripts(&mut connection).await.unwrap();
+        transactions(connect_with(port, info()).await, connection.clone()).await.unwrap();
+        blocking(connect_with(port, info()).await, &mut connection).await.unwrap();
+        publishing(
+            Client::open(("127.0.0.1", port).into_connection_info().unwrap().set_redis_settings(info())).unwrap(),
+            &mut connection,
+        )
+        .await
+        .unwrap();
         let other = connect_with(port, info().set_db(3)).await;
         connections(&mut connection, other).await.unwrap();
 
@@ -120,6 +134,75 @@ async fn scripts(r: &mut MultiplexedConnection) -> RedisResult<()> {
     let script = "redis.call('mset', KEYS[1], ARGV[1], KEYS[2], 2) return redis.call('mget', unpack(KEYS))";
     let answer: Vec<i64> = redis::cmd("EVAL").arg(script).arg(2).arg("{e}1").arg("{e}2").arg(1).query_async(r).await?;
     assert_eq!(answer, [1, 2]);
+    // It sends EVALSHA, and loads the script once it was told NOSCRIPT.
+    let script = Script::new("return redis.call('incrby', KEYS[1], ARGV[1])");
+    for number in 0..50 {
+        assert_eq!(script.key(format!("script:{number}")).arg(7).invoke_async::<i64>(r).await?, 7);
+    }
+    Ok(())
+}
+
+async fn transactions(own: MultiplexedConnection, mut other: MultiplexedConnection) -> RedisResult<()> {
+    let answers: (i64, Vec<Option<i64>>) =
+        pipe().atomic().set("{t}a", 1).ignore().incr("{t}a", 1).mget(&["{t}a", "{t}b"]).query_async(&mut own.clone()).await?;
+    assert_eq!(answers, (2, vec![Some(2), None]));
+    // Somebody else is faster, the first time.
+    let mut attempts = 0;
+    let found: Vec<i64> = transaction_async(own, &["{t}a"], |mut own, mut pipeline| {
+        attempts += 1;
+        let (first, mut other) = (attempts == 1, other.clone());
+        async move {
+            let before: i64 = own.get("{t}a").await?;
+            if first {
+                other.set::<_, _, ()>("{t}a", 7).await?;
+            }
+            pipeline.set("{t}a", before + 1).ignore().get("{t}a").query_async(&mut own).await
+        }
+    })
+    .await?;
+    assert_eq!((found, attempts, other.get::<_, i64>("{t}a").await?), (vec![8], 2, 8));
+    Ok(())
+}
+
+/// Until the server says that so many clients wait for data.
+async fn until_blocked(r: &mut MultiplexedConnection, count: usize) -> RedisResult<()> {
+    let expected = format!("blocked_clients:{count}\r\n");
+    while !redis::cmd("INFO").arg("clients").query_async::<String>(r).await?.contains(&expected) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+async fn blocking(mut waiting: MultiplexedConnection, r: &mut MultiplexedConnection) -> RedisResult<()> {
+    assert_eq!(waiting.blpop::<_, Option<(String, String)>>("queue", 0.05).await?, None);
+    let mut own = waiting.clone();
+    let popped = tokio::spawn(async move { own.blpop::<_, (String, String)>(&["{q}1", "{q}2"], 30.0).await });
+    until_blocked(r, 1).await?;
+    assert_eq!(r.rpush::<_, _, i64>("{q}2", "pushed").await?, 1);
+    assert_eq!(popped.await.unwrap()?, ("{q}2".to_owned(), "pushed".to_owned()));
+    until_blocked(r, 0).await?;
+    let popped = tokio::spawn(async move { waiting.bzpopmin::<_, (String, String, f64)>("ranking", 30.0).await });
+    until_blocked(r, 1).await?;
+    assert_eq!(r.zadd::<_, _, _, i64>("ranking", "first", 1.5).await?, 1);
+    assert_eq!(popped.await.unwrap()?, ("ranking".to_owned(), "first".to_owned(), 1.5));
+    until_blocked(r, 0).await
+}
+
+async fn publishing(client: Client, r: &mut MultiplexedConnection) -> RedisResult<()> {
+    let mut listener = client.get_async_pubsub().await?;
+    listener.subscribe(&["news", "weather"]).await?;
+    listener.psubscribe("n?ws").await?;
+    listener.unsubscribe("weather").await?;
+    // Messages while a pipeline is on its way.
+    let mut pipeline = pipe();
+    for number in 0..500 {
+        pipeline.publish("news", number);
+    }
+    assert_eq!(pipeline.query_async::<Vec<i64>>(r).await?, [2; 500]);
+    let mut heard: Vec<i64> =
+        listener.on_message().take(1000).map(|message| message.get_payload::<i64>().unwrap()).collect().await;
+    heard.sort_unstable();
+    assert_eq!(heard, (0..500).flat_map(|number| [number; 2]).collect::<Vec<_>>());
     Ok(())
 }
 

@@ -5,6 +5,8 @@ They stand there in blocks of their own, below the reason, one `unit: test` a li
     ```tests
     multi: Some test of unit/multi
     ```
+
+Those in a block that begins with "```tests hang" are not even begun: nothing that comes after them in their unit would be.
 """
 
 import re
@@ -18,16 +20,20 @@ class Differences:
 
     def __init__(self, text):
         self.reasons = []
-        heading, inside = "", False
+        # Unit and test.
+        self.hanging = []
+        heading, inside, hang = "", False, False
         for line in text.splitlines():
             if line.startswith("#") and not inside:
                 heading = line.lstrip("#").strip()
-            elif line.startswith("```"):
-                inside = line.strip() == "```tests"
+            elif line.strip().startswith("```"):
+                inside, hang = line.strip().startswith("```tests"), line.strip() == "```tests hang"
             elif inside and ": " in line:
                 unit, name = line.strip().split(": ", 1)
                 pattern = re.escape(name).removesuffix(r"\*") + (".*" if name.endswith("*") else "")
                 self.reasons.append((unit, name, re.compile(pattern), heading))
+                if hang:
+                    self.hanging.append((unit, name))
 
     def reason(self, unit, test):
         """Why a test fails, or None if nobody knows."""

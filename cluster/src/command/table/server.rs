@@ -2,21 +2,20 @@
 
 use super::prelude::*;
 
-// The nodes' users are the proxy's own affair: they say how it logs in there. What is only about categories and random numbers, any
-// node knows.
+// The nodes' users are the proxy's own affair: they say how it logs in there. Clients have one user.
 #[rustfmt::skip]
 const ACL_ROWS: &[Command] = &[
-    any_node("acl|cat",     -2, NOSCRIPT | LOADING | STALE,         0),
-    refused("acl|deluser",  -3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|dryrun",   -4, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    any_node("acl|genpass", -2, NOSCRIPT | LOADING | STALE,         0),
-    refused("acl|getuser",   3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|list",      2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|load",      2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|log",      -2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|save",      2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|setuser",  -3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("acl|users",     2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|cat",        -2, NOSCRIPT | LOADING | STALE,         0),
+    local("acl|deluser",    -3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|dryrun",     -4, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|genpass",    -2, NOSCRIPT | LOADING | STALE,         0),
+    local("acl|getuser",     3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|list",        2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|load",        2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|log",        -2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|save",        2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|setuser",    -3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("acl|users",       2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
     local("acl|whoami",      2, NOSCRIPT | LOADING | STALE,         0),
     any_node("acl|help",     2, LOADING | STALE,                    0),
 ];
@@ -33,12 +32,12 @@ const COMMAND_ROWS: &[Command] = &[
     any_node("command|help",          2, LOADING | STALE, CONNECTION),
 ];
 
-// The proxy has settings of its own, and rewriting the nodes' files is not for a client to ask.
+// The proxy has settings of its own, and no file.
 #[rustfmt::skip]
 const CONFIG_ROWS: &[Command] = &[
     local("config|get",       -3, ADMIN | NOSCRIPT | LOADING | STALE, 0),
     local("config|resetstat",  2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
-    refused("config|rewrite",  2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
+    local("config|rewrite",    2, ADMIN | NOSCRIPT | LOADING | STALE, 0),
     local("config|set",       -4, ADMIN | NOSCRIPT | LOADING | STALE, 0).tips(&[ALL_NODES, ALL_SUCCEEDED]),
     any_node("config|help",    2, LOADING | STALE,                    0),
 ];
@@ -55,11 +54,11 @@ const LATENCY_ROWS: &[Command] = &[
     any_node("latency|help",    2, LOADING | STALE,                    0),
 ];
 
-// An allocator's statistics cannot be added up.
+// What only makes a text, each node says for itself.
 #[rustfmt::skip]
 const MEMORY_ROWS: &[Command] = &[
     local("memory|doctor",          2, 0,               0).tips(&[RANDOM, ALL_SHARDS, SPECIAL_RESPONSE]),
-    refused("memory|malloc-stats",  2, 0,               0).tips(&[RANDOM, ALL_SHARDS, SPECIAL_RESPONSE]),
+    local("memory|malloc-stats",    2, 0,               0).tips(&[RANDOM, ALL_SHARDS, SPECIAL_RESPONSE]),
     all_nodes("memory|purge",       2, 0,               0, AllOk).tips(&[ALL_SHARDS, ALL_SUCCEEDED]),
     local("memory|stats",           2, 0,               0).tips(&[RANDOM, ALL_SHARDS, SPECIAL_RESPONSE]),
     keyed("memory|usage",          -3, READONLY,        0, &[at(2, RO)]),

@@ -23,6 +23,8 @@ pub(super) struct Checker {
     /// No node fails, and nobody has reason to believe so.
     nodes_are_well: bool,
     published: Published,
+    /// All that were published.
+    maps: HashMap<Epoch, NodeMap>,
     /// By run id.
     processes: HashMap<String, Process>,
     /// Processes that were emptied after they had been shown up.
@@ -106,6 +108,23 @@ impl Checker {
         }
     }
 
+    /// A coordinator knows the map of this epoch.
+    pub(super) fn knows_map_of(&mut self, author: Author, epoch: Epoch) {
+        if let Some(map) = self.maps.get(&epoch).filter(|map| !map.is_empty()).cloned() {
+            self.knows(author, &map);
+        }
+    }
+
+    /// Whether a coordinator knows of nodes that are up.
+    pub(super) fn is_known_to(&self, author: Author) -> bool {
+        self.knowing.contains(&author)
+    }
+
+    /// Whether the map of this epoch has nodes: readers take no other.
+    pub(super) fn has_nodes(&self, epoch: Epoch) -> bool {
+        self.maps.get(&epoch).is_some_and(|map| !map.is_empty())
+    }
+
     /// A process of a node flushed, as it was asked to at `sent_ms`.
     pub(super) fn flushed(&mut self, name: &str, run_id: &str, scope: Scope, sent_ms: u64, now_ms: u64) -> Result<(), Violation> {
         let shown = self.published.map.get(name).filter(|node| node.up && node.run_id.as_deref() == Some(run_id));
@@ -148,16 +167,20 @@ impl Checker {
         if write.epoch <= self.published.epoch {
             return Err(format!("epoch {} after {}", write.epoch, self.published.epoch));
         }
-        if before.epoch.is_none()
+        if before.epoch.is_none_or(|epoch| epoch < self.published.epoch)
             && write.expected.is_none()
             && self.published.author != author
             && !same_but_for_pings(&write.map, &self.published.map)
         {
-            // The master lost its memory, and whoever had the last map is not there to write it back. A map from the memory of
+            // The master lost its memory, or some of it, and whoever had the last map is not there to write it back. A map from the memory of
             // one who was out of touch is the best there is; what it gets wrong cannot be known.
             self.counts.lost_maps += 1;
+            self.nodes_are_well = false;
             self.published.map = write.map.clone();
             self.published.since_ms.clear();
+        }
+        if let Some(drained) = write.map.values().find(|node| node.up && node.upkeep.drained.is_some()) {
+            return Err(format!("{} is drained, and shown up", drained.name));
         }
         self.empty_only_if_nothing_is_known(&write.map, author)?;
         self.down_for_a_reason(&write.map)?;
@@ -176,6 +199,7 @@ impl Checker {
         for node in write.map.values().filter(|node| node.up) {
             self.processes.entry(run_id(node).to_owned()).or_default().was_shown_up = true;
         }
+        self.maps.insert(write.epoch, write.map.clone());
         self.published.epoch = write.epoch;
         self.published.map = write.map.clone();
         self.published.author = author;
@@ -233,10 +257,19 @@ impl Checker {
         (self.published.epoch, self.published.at_ms)
     }
 
-    /// A reader took a map in place of another: epoch and number of nodes of both.
-    pub(super) fn reader_took(&self, before: (Epoch, usize), after: (Epoch, usize)) -> Result<(), Violation> {
+    /// Since when the last map, and those before it, have shown a node down.
+    pub(super) fn down_since_ms(&self, name: &str) -> Option<u64> {
+        self.published.since_ms.get(name).copied().filter(|_| !self.published.is_up(name))
+    }
+
+    /// A reader took a map in place of another: epoch and number of nodes of both, and the map.
+    pub(super) fn reader_took(&self, before: (Epoch, usize), after: (Epoch, usize), map: &NodeMap) -> Result<(), Violation> {
         if after.0 <= before.0 || (after.1 == 0 && before.1 > 0) {
             return Err(format!("a reader has map {} of {} nodes, and takes {} of {}", before.0, before.1, after.0, after.1));
+        }
+        // Somebody may have emptied the hash, and one who had no map yet takes what it finds.
+        if !map.is_empty() && !self.maps.get(&after.0).is_some_and(|published| same_but_for_pings(map, published)) {
+            return Err(format!("a reader goes by map {}, and it is not the one that was published", after.0));
         }
         Ok(())
     }
@@ -259,7 +292,9 @@ impl Checker {
         if readers.iter().any(|epoch| *epoch != self.published.epoch) {
             return Err(format!("readers go by {readers:?}, and the last map is {}", self.published.epoch));
         }
-        if *nodes_were_well && self.emptied_again > 0 {
+        // Who led knew that there had been a map that was lost, and could vouch for nobody.
+        let was_lost = self.counts.lost_maps > 0;
+        if *nodes_were_well && self.emptied_again > 0 && !was_lost {
             return Err(format!("{} nodes were emptied that readers used, and none ever failed", self.emptied_again));
         }
         Ok(())

@@ -2,9 +2,9 @@
 //! in a world of made-up time.
 //!
 //! A seed decides everything, so a failing one can be played again: `VRC_SEED=17 cargo test -p vrc-cluster simulation`, and
-//! `VRC_SEEDS=100000` plays that many. [`world`] plays. What must hold is checked where it can be seen: by [`checker`] at the
-//! master, when a write is carried out there, against what was really done to the processes that the map speaks of; and by
-//! [`reads`] at the clients.
+//! `VRC_SEEDS=100000` plays that many, from `VRC_FIRST=500000` on if that is given; with `VRC_FLAW=NoLease` this rule alone is broken. [`world`] plays. What must hold is checked where
+//! it can be seen: by [`checker`] at the master, when a write is carried out there, against what was really done to the processes that the
+//! map speaks of; and by [`reads`] at the clients.
 
 mod checker;
 mod random;
@@ -34,24 +34,27 @@ fn simulation_holds_under_every_seed() {
     }
     let seeds = number("VRC_SEEDS").unwrap_or(2_000);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let first = number("VRC_FIRST").unwrap_or(0);
     let mut sum = Counts::default();
+    let mut failed = Vec::new();
     std::thread::scope(|scope| {
         let play = move |thread| {
-            let mut sum = Counts::default();
-            for seed in (thread..seeds).step_by(threads as usize) {
+            let (mut sum, mut failed) = (Counts::default(), Vec::new());
+            for seed in (first + thread..first + seeds).step_by(threads as usize) {
                 let world = World::new(seed).run();
-                if let Some(what) = world.violation() {
-                    panic!("{what}\nplay it again: VRC_SEED={seed}");
-                }
+                failed.extend(world.violation().map(|what| format!("{what}\nplay it again: VRC_SEED={seed}")));
                 sum += world.counts();
             }
-            sum
+            (sum, failed)
         };
         let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || play(thread))).collect();
         for worker in workers {
-            sum += worker.join().unwrap_or_else(|failure| std::panic::resume_unwind(failure));
+            let (counts, what) = worker.join().unwrap_or_else(|failure| std::panic::resume_unwind(failure));
+            sum += counts;
+            failed.extend(what);
         }
     });
+    assert!(failed.is_empty(), "{} of {seeds} histories:\n{}", failed.len(), failed.join("\n"));
     println!("{seeds} histories: {sum:?}");
     let at_least = |count: usize, each: u64| assert!(count as u64 > seeds * each, "{sum:?}");
     at_least(sum.writes, 5);
@@ -61,11 +64,38 @@ fn simulation_holds_under_every_seed() {
     assert!((sum.lost_maps as u64) < seeds / 4);
 }
 
+/// Each fails where one of the rules is missing that it has brought to light, or where a proxy that was given up is taken to be waited for.
+const ONCE_FAILED: [u64; 7] = [207_162, 221_696, 225_443, 226_916, 229_360, 261_433, 269_746];
+
+/// For as long as the same seed gives the same history.
+#[test]
+fn simulation_holds_where_it_once_failed() {
+    let failed: Vec<_> = ONCE_FAILED.iter().filter_map(|seed| World::new(*seed).run().violation().map(str::to_owned)).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
 /// How many histories a broken rule may survive.
 const SURVIVED_MAX: u64 = 40_000;
 
-/// What takes too many mishaps at once to come about here; `tests/rare.rs` brings it about.
-const TOO_RARE: [Flaw; 2] = [Flaw::GuestsFlushedWhileWriting, Flaw::ComesInAsDown];
+/// What takes too many mishaps at once to come about here; `tests/rare.rs` and `tests/purge.rs` bring it about.
+const TOO_RARE: [Flaw; 6] = [
+    Flaw::WritesWhileLeaseInDoubt,
+    Flaw::GuestsFlushedWhileWriting,
+    Flaw::ComesInAsDown,
+    Flaw::TrustsForeignMaps,
+    Flaw::LaggardsTrusted,
+    Flaw::ForgetsWhoLostSlots,
+];
+
+/// What costs keys that have come home meanwhile, and shows no stale value: a cache may lose keys, so no checker here notices. The
+/// agent's own test does (`agent/src/purger.rs`).
+const HARMLESS_TO_READERS: [Flaw; 1] = [Flaw::PurgesByOldMap];
+
+/// What the checkers say of this history where a rule is broken, if they say nothing of it otherwise.
+fn caught(flaw: Flaw, seed: u64) -> Option<String> {
+    let what = flaw::with(flaw, || World::new(seed).run().violation().map(str::to_owned))?;
+    World::new(seed).run().violation().is_none().then_some(what)
+}
 
 /// Each rule is broken in turn, and the checkers notice.
 #[test]
@@ -73,17 +103,16 @@ fn simulation_catches_every_broken_rule() {
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     let next = std::sync::atomic::AtomicUsize::new(0);
     let survivors = std::sync::Mutex::new(Vec::new());
+    let one = std::env::var("VRC_FLAW").ok();
+    let is_wanted = |flaw: &Flaw| one.as_ref().is_none_or(|one| format!("{flaw:?}") == *one);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(flaw) = FLAWS.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    if TOO_RARE.contains(flaw) {
+                    if TOO_RARE.contains(flaw) || HARMLESS_TO_READERS.contains(flaw) || !is_wanted(flaw) {
                         continue;
                     }
-                    let first = flaw::with(*flaw, || {
-                        (0..SURVIVED_MAX).find_map(|seed| World::new(seed).run().violation().map(str::to_owned))
-                    });
-                    match first {
+                    match (0..SURVIVED_MAX).find_map(|seed| caught(*flaw, seed)) {
                         Some(what) => println!("{flaw:?}: {what}"),
                         None => survivors.lock().unwrap().push(*flaw),
                     }

@@ -17,6 +17,11 @@ impl Random {
         self.next() % bound
     }
 
+    /// From `least` to `most`.
+    pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
     pub(super) fn signed(&mut self, bound: u64) -> i64 {
         self.below(2 * bound) as i64 - bound as i64
     }

@@ -198,6 +198,11 @@ impl Reads {
         }
     }
 
+    /// From now on what is there may be gone.
+    pub(super) fn may_lose(&mut self) {
+        self.nothing_is_lost = false;
+    }
+
     /// A flush of all keys, which began so for this key, is acknowledged.
     pub(super) fn flush_ends(&mut self, key: usize, began: Began) {
         let key = &mut self.keys[key];

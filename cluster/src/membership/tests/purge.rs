@@ -1,6 +1,7 @@
 //! Keys whose slot has another home now.
 
 use super::*;
+use crate::flaw::{self, Flaw};
 
 const GRACE_MS: u64 = 10_000;
 
@@ -23,7 +24,7 @@ impl Rig {
         }
     }
 
-    fn confirm(&mut self) {
+    pub(super) fn confirm(&mut self) {
         let epoch = self.stored.1.unwrap_or(0);
         let beat = self.now_ms;
         self.proxies.insert("p".to_owned(), Confirmation { epoch, beat, least: epoch });
@@ -63,12 +64,13 @@ fn nodes_that_lost_slots_are_told_to_purge_once_all_proxies_have_confirmed() {
     rig.live(20_000);
     assert!(rig.orders.is_empty(), "{:?}", rig.orders);
 
+    let before = rig.stored.1.unwrap();
     rig.weigh(3.0);
     let changed = rig.stored.1.unwrap();
     assert_eq!(rig.rehomed, Some(changed));
     // Proxy p lives, but routes by an older map.
     for beat in 0..8 {
-        rig.proxies.insert("p".to_owned(), Confirmation { epoch: changed - 1, beat, least: changed - 1 });
+        rig.proxies.insert("p".to_owned(), Confirmation { epoch: before, beat, least: before });
         rig.wait(1_000);
         ["a", "b", "c"].iter().for_each(|name| rig.announce(name));
     }
@@ -192,48 +194,111 @@ fn guests_are_flushed_before_weights_change_while_a_node_is_down() {
     assert_eq!(rig.shown("a").weight, 2.0);
 }
 
-#[test]
-fn a_new_leader_knows_from_the_master_and_the_agents_what_was_purged() {
+/// Another comes to lead after `b` has lost slots, and gives them back to it: whether that flushes it first, where it has purged them or not.
+fn is_flushed_by_the_next_leader(purged: bool) -> bool {
     let mut rig = rig(&["a", "b"]);
     rig.purged("a");
     rig.weigh(3.0);
     rig.live(20_000);
     rig.purged("b");
     let orders = rig.orders.clone();
-    for purged in [true, false] {
-        let mut other = Rig::idle(options());
-        (other.stored, other.rehomed) = (rig.stored.clone(), rig.rehomed);
-        other.orders = orders.clone();
-        other.connect_master();
-        other.open("a", "a1");
-        other.open("b", "b1");
-        other.live(16_000);
-        if purged {
-            other.purged("b");
-        }
-        other.weigh(1.0);
-        assert_eq!(other.flushes.contains_key("b"), !purged, "{:?}", other.flushes);
+    let mut other = Rig::idle(options());
+    (other.stored, other.rehomed) = (rig.stored.clone(), rig.rehomed);
+    other.orders = orders;
+    other.connect_master();
+    other.open("a", "a1");
+    other.open("b", "b1");
+    other.live(16_000);
+    if purged {
+        other.purged("b");
     }
+    other.weigh(1.0);
+    other.flushes.contains_key("b")
 }
 
 #[test]
-fn a_proxy_that_was_out_of_touch_has_nodes_purged_once_more() {
+fn a_new_leader_knows_from_the_master_and_the_agents_what_was_purged() {
+    assert!(!is_flushed_by_the_next_leader(true));
+    assert!(is_flushed_by_the_next_leader(false));
+    assert!(!flaw::with(Flaw::ForgetsWhoLostSlots, || is_flushed_by_the_next_leader(false)));
+}
+
+#[test]
+fn a_node_that_lost_slots_while_it_was_down_is_purged_unless_it_was_emptied_when_all_proxies_knew() {
+    for confirmed in [true, false] {
+        let mut rig = rig(&["a", "b"]);
+        rig.purged("a");
+        rig.kill("b");
+        rig.flushed("a");
+        rig.wait(options_settled());
+        assert!(!rig.shown_up("b"), "{:?}", rig.stored);
+        rig.weigh(3.0);
+        let changed = rig.stored.1.unwrap();
+        assert_eq!((rig.shown("a").weight, rig.rehomed), (3.0, Some(changed)));
+        if confirmed {
+            rig.live(5_000);
+        }
+        // Until then a proxy may write to the new process, too, by the map in which it was up.
+        rig.announce("b");
+        rig.open("b", "b2");
+        rig.wait(options_settled());
+        assert_eq!(rig.flushed("b"), Scope::All);
+        rig.live(20_000);
+        assert!(rig.shown_up("b"));
+        assert_eq!(rig.orders.get("b"), Some(&changed).filter(|_| !confirmed));
+    }
+}
+
+/// Proxy q turns up that has gone by the old homes all the while. Whether b is told to purge once more when it has confirmed.
+fn purges_once_more() -> bool {
     let mut rig = rig(&["a", "b"]);
     rig.purged("a");
     let before = rig.stored.1.unwrap();
     rig.weigh(3.0);
-    // Proxy q has not been heard of.
+    let changed = rig.rehomed;
     rig.live(20_000);
     rig.purged("b");
     rig.orders.clear();
     rig.proxies.insert("q".to_owned(), Confirmation { epoch: rig.stored.1.unwrap(), beat: 1, least: before });
     rig.live(8_000);
-    assert!(rig.told("a proxy was out of touch"));
     let again = rig.stored.1.unwrap();
-    assert!(again > rig.rehomed.unwrap());
+    assert_eq!(rig.rehomed > changed, rig.told("a proxy was out of touch"), "it is a map to be confirmed, whoever leads");
+    assert_eq!(rig.rehomed, Some(again));
     rig.proxies.insert("q".to_owned(), Confirmation { epoch: again, beat: 2, least: before });
     rig.live(12_000);
-    assert_eq!(rig.orders["b"], again);
+    rig.orders.get("b") == Some(&again)
+}
+
+#[test]
+fn a_proxy_that_was_out_of_touch_has_nodes_purged_once_more() {
+    assert!(purges_once_more());
+    assert!(!flaw::with(Flaw::LaggardsTrusted, purges_once_more));
+}
+
+/// The same, while a map is on its way that had to be written anew for another reason.
+#[test]
+fn a_proxy_that_turns_up_while_a_map_is_on_its_way_has_it_written_once_more() {
+    let mut rig = rig(&["a", "b"]);
+    rig.purged("a");
+    let before = rig.stored.1.unwrap();
+    rig.weigh(3.0);
+    rig.live(20_000);
+    rig.purged("b");
+    rig.orders.clear();
+    // Somebody empties the node set.
+    rig.stored.0.clear();
+    rig.hold_writes = true;
+    rig.wait(options().lease_interval_ms);
+    assert!(rig.write.is_some());
+    rig.proxies.insert("q".to_owned(), Confirmation { epoch: rig.stored.1.unwrap(), beat: 1, least: before });
+    rig.wait(5_000);
+    assert!(rig.told("a proxy was out of touch"));
+    rig.release_write();
+    let again = rig.stored.1;
+    assert_eq!(rig.rehomed, again);
+    rig.proxies.insert("q".to_owned(), Confirmation { epoch: again.unwrap(), beat: 2, least: before });
+    rig.live(12_000);
+    assert_eq!(rig.orders.get("b"), again.as_ref());
 }
 
 #[test]
@@ -263,4 +328,28 @@ fn a_map_that_is_written_back_from_memory_vouches_for_nothing() {
     rig.live(25_000);
     assert_eq!(rig.orders.keys().collect::<Vec<_>>(), ["a", "b"]);
     assert!(rig.orders.values().all(|order| *order >= written_back), "{:?}", rig.orders);
+}
+
+#[test]
+fn nor_does_it_for_whoever_leads_next() {
+    let mut rig = rig(&["a", "b"]);
+    rig.purged("a");
+    rig.weigh(3.0);
+    rig.live(20_000);
+    rig.purged("b");
+    rig.step(Event::MasterDown { reason: "reset".to_owned() });
+    (rig.stored, rig.rehomed) = ((NodeMap::new(), None), None);
+    rig.connect_master();
+    // What agents have purged is what the map before gave keys new homes by.
+    let mut other = Rig::idle(options());
+    (other.stored, other.rehomed) = (rig.stored.clone(), rig.rehomed);
+    other.orders = rig.orders.clone();
+    other.connect_master();
+    for name in ["a", "b"] {
+        other.open(name, &format!("{name}1"));
+        other.purged(name);
+    }
+    other.live(GRACE_MS);
+    other.weigh(1.0);
+    assert_eq!(other.flushes.get("b").map(|(_, scope)| *scope), Some(Scope::Clients), "it gets slots back");
 }

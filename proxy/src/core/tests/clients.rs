@@ -4,7 +4,7 @@ use super::*;
 
 impl Rig {
     /// A client of its own number.
-    fn client_of_id(&mut self, id: u64) -> SessionId {
+    pub(super) fn client_of_id(&mut self, id: u64) -> SessionId {
         let session = self
             .core
             .session_open(id, Peer::Tcp { peer: ([127, 0, 0, 1], id as u16).into(), local: ([127, 0, 0, 1], 7379).into() });
@@ -12,7 +12,7 @@ impl Rig {
         session
     }
 
-    fn tell(&mut self, client: SessionId, text: &str) -> String {
+    pub(super) fn tell(&mut self, client: SessionId, text: &str) -> String {
         let all: Vec<u8> = text.lines().flat_map(|line| request(line.trim())).collect();
         self.say(client, all);
         self.settle();
@@ -54,7 +54,7 @@ fn unwanted_replies_keep_their_places_wherever_bytes_are_cut() {
             let client = rig.client();
             rig.say(client, &bytes[..cut]);
             if cut > 0 {
-                rig.core.set_now(1);
+                rig.core.set_now(1000);
             }
             rig.say(client, &bytes[cut..]);
             for _ in 0..400 {
@@ -107,13 +107,19 @@ fn a_pause_holds_back_what_may_write_or_everything_until_it_ends() {
     rig.say(script, eval);
     rig.settle();
     assert_eq!(rig.got(script), "+RAN\r\n");
+    let by_id = format!("EVALSHA {} 0", sha1(b"#!lua flags=allow-stale,no-writes\nreturn 1"));
+    assert_eq!(rig.tell(script, &by_id), "+RAN\r\n");
+    assert_eq!(rig.tell(script, "FCALL reads 0"), "+CALLED\r\n", "a node knows that it writes nothing");
+    let writer = rig.client();
+    assert_eq!(rig.tell(writer, "FCALL writes 0"), "");
+    rig.core.session_closed(writer);
     // Errors and refusals come at once.
     assert!(
         rig.tell(other, "SET a\nNONSENSE")
             .starts_with("-ERR wrong number of arguments for 'set' command\r\n-ERR unknown command")
     );
     assert_eq!(rig.tell(other, "SET a 4"), "");
-    rig.core.tick(rig.now_ms);
+    rig.core.tick(rig.now_ms * 1000);
     assert_eq!(rig.core.counters.blocked, 1);
     // A transaction is held back as a whole, not half.
     let late = rig.client();
@@ -166,6 +172,9 @@ fn clients_are_listed_and_killed_by_what_they_are() {
     ] {
         assert!(list.contains(part), "{part} in {list}");
     }
+    let shown = |list: &str, id: u64| list.lines().find(|line| line.contains(&format!("id={id} "))).unwrap().to_owned();
+    assert!(shown(&list, 1).contains(" qbuf=26 ") && shown(&list, 2).contains(" qbuf=0 "), "the request that asks: {list}");
+    assert!(shown(&rig.tell(clients[4], "CLIENT INFO"), 5).contains(" qbuf=26 "));
     assert!(list.find("id=2 ") < list.find("id=3 "));
     let listed =
         |list: &str| list.lines().filter(|line| line.starts_with("id=")).map(|line| line[3..4].to_owned()).collect::<String>();
@@ -191,7 +200,7 @@ fn a_wait_is_ended_by_its_node_which_is_told_until_it_comes_true() {
     let (asker, waiter) = (rig.client_of_id(1), rig.client_of_id(2));
     assert_eq!(rig.tell(asker, "CLIENT UNBLOCK 2"), ":0\r\n");
     rig.tell(waiter, "BLPOP q 0");
-    let private = rig.core.sessions[waiter.index as usize].private.unwrap();
+    let private = rig.core.sessions[waiter.index as usize].waiting.unwrap();
     rig.core.backend_known_as(private, Some(77));
     assert_eq!(rig.tell(asker, "CLIENT UNBLOCK 1"), ":0\r\n");
     assert_eq!(rig.tell(asker, "CLIENT UNBLOCK 2 ERROR"), ":1\r\n");
@@ -209,4 +218,107 @@ fn a_wait_is_ended_by_its_node_which_is_told_until_it_comes_true() {
     rig.pass(50);
     rig.settle();
     assert_eq!(told(&rig), 2);
+}
+
+#[test]
+fn a_kill_is_answered_once_the_node_has_let_go() {
+    for (reply, left) in [
+        ("-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n", ""),
+        ("*2\r\n$1\r\nq\r\n$1\r\nv\r\n", "*2\r\n$1\r\nq\r\n$1\r\nv\r\n"),
+    ] {
+        let mut rig = Rig::new(&["a"]);
+        let (asker, waiter) = (rig.client_of_id(1), rig.client_of_id(2));
+        rig.tell(waiter, "BLPOP q 0");
+        let private = rig.core.sessions[waiter.index as usize].waiting.unwrap();
+        rig.core.backend_known_as(private, Some(77));
+        assert_eq!(rig.tell(asker, "CLIENT KILL ID 2"), "", "an element may still be on its way to it");
+        assert!(rig.core.is_open(waiter));
+        rig.nodes.get_mut(&private).unwrap().replies.extend(reply.as_bytes());
+        rig.settle();
+        assert_eq!(rig.got(asker), ":1\r\n");
+        assert_eq!(rig.got(waiter), left, "what came before belongs to it");
+        assert!(!rig.core.is_open(waiter) && !rig.nodes.contains_key(&private));
+    }
+}
+
+#[test]
+fn a_kill_does_not_wait_for_a_node_that_hangs() {
+    let mut rig = Rig::new(&["a"]);
+    let (asker, waiter) = (rig.client_of_id(1), rig.client_of_id(2));
+    rig.tell(waiter, "BLPOP q 0");
+    let private = rig.core.sessions[waiter.index as usize].waiting.unwrap();
+    rig.core.backend_known_as(private, Some(77));
+    assert_eq!(rig.tell(asker, "CLIENT KILL ID 2"), "");
+    rig.pass(TIMEOUT_MS + 1);
+    rig.settle();
+    assert_eq!(rig.got(asker), ":1\r\n");
+    assert!(!rig.core.is_open(waiter));
+}
+
+#[test]
+fn a_node_hears_that_a_waiting_client_left_before_it_is_sent_what_others_push() {
+    let mut rig = Rig::new(&["a"]);
+    let (other, waiter) = (rig.client_of_id(1), rig.client_of_id(2));
+    rig.tell(other, "SET a 1");
+    rig.tell(waiter, "BLPOP q 0");
+    let private = rig.core.sessions[waiter.index as usize].waiting.unwrap();
+    rig.core.backend_known_as(private, Some(77));
+    rig.core.session_ended(waiter);
+    rig.effects();
+    rig.say(other, request("SET a 2"));
+    rig.settle();
+    let shared = rig.nodes.values().find(|node| node.seen.contains(&"set".to_owned())).unwrap();
+    assert_eq!(shared.seen, ["set", "client", "set"]);
+    // What another worker's clients have pushed before that is put back.
+    rig.nodes.get_mut(&private).unwrap().replies.extend(b"*2\r\n$1\r\nq\r\n$1\r\nv\r\n");
+    rig.write_to_nodes(usize::MAX);
+    rig.answer(usize::MAX);
+    rig.write_to_nodes(usize::MAX);
+    assert_eq!(rig.nodes[&private].seen, ["blpop", "lpush"]);
+    rig.settle();
+    assert!(!rig.nodes.contains_key(&private));
+    assert_eq!(rig.core.private_count, 0);
+}
+
+#[test]
+fn what_comes_in_the_turn_in_which_its_client_leaves_is_put_back() {
+    let mut rig = Rig::new(&["a"]);
+    let waiter = rig.client_of_id(2);
+    rig.tell(waiter, "BLPOP q 0");
+    let private = rig.core.sessions[waiter.index as usize].waiting.unwrap();
+    rig.core.backend_known_as(private, Some(77));
+    assert_eq!(rig.core.waits_at(private), Some(waiter));
+    rig.core.session_ended(waiter);
+    assert_eq!(rig.core.waits_at(private), None);
+    rig.nodes.get_mut(&private).unwrap().replies.extend(b"*2\r\n$1\r\nq\r\n$1\r\nv\r\n");
+    // Before the client's connection is closed.
+    rig.answer(usize::MAX);
+    rig.write_to_nodes(usize::MAX);
+    assert_eq!(rig.nodes[&private].seen, ["blpop", "lpush"]);
+    rig.settle();
+    assert!(!rig.core.is_open(waiter) && rig.got(waiter).is_empty());
+    assert_eq!(rig.core.private_count, 0);
+}
+
+#[test]
+fn who_is_not_to_touch_keys_reads_them_over_connections_that_do_not() {
+    let mut rig = Rig::new(&["a"]);
+    let client = rig.client();
+    let lanes = |rig: &Rig, name: &str| {
+        let is_of = |(_, node): &(&u32, &Connected)| node.seen.iter().any(|seen| seen == name);
+        let found = rig.nodes.iter().filter(is_of).map(|(backend, _)| rig.core.backends[*backend as usize].lane.no_touch);
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(rig.tell(client, "GET k\nCLIENT NO-TOUCH on\nMGET k l\nWATCH k"), "$-1\r\n+OK\r\n*2\r\n$-1\r\n$-1\r\n+OK\r\n");
+    assert_eq!((lanes(&rig, "get"), lanes(&rig, "client"), lanes(&rig, "mget")), (vec![false], vec![true], vec![true]));
+    assert_eq!(lanes(&rig, "watch"), [true], "a transaction's reads are no different");
+    assert!(rig.tell(client, "CLIENT INFO").contains(" flags=UT "));
+    assert_eq!(rig.tell(client, "UNWATCH\nCLIENT NO-TOUCH off\nDEL k"), "+OK\r\n+OK\r\n:0\r\n");
+    assert_eq!(lanes(&rig, "del"), [false]);
+    assert_eq!(rig.tell(client, "CLIENT NO-TOUCH on\nRESET\nDBSIZE"), "+OK\r\n+RESET\r\n:0\r\n");
+    assert_eq!(lanes(&rig, "dbsize"), [false]);
+    assert!(
+        rig.tell(client, "MULTI\nCLIENT NO-TOUCH on\nEXEC")
+            .ends_with("-EXECABORT Transaction discarded because of previous errors.\r\n")
+    );
 }

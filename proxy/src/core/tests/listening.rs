@@ -52,11 +52,7 @@ fn a_client_gets_its_own_message_before_the_reply() {
         rig.settle();
         rig.got(client);
         rig.say(client, [request(&format!("PUBLISH {channel} hi")), request("PING")].concat());
-        rig.effects();
-        rig.connect();
-        rig.write_to_nodes(usize::MAX);
-        rig.answer(usize::MAX);
-        rig.write_to_clients(usize::MAX);
+        rig.turn();
         assert_eq!(rig.got(client), "", "the reply is there, the message is not");
         match subscribe {
             "SUBSCRIBE" => push(&mut rig, "a", &["message", &channel, "hi"]),
@@ -245,4 +241,60 @@ fn a_node_that_died_in_silence_is_noticed_by_those_who_only_listen() {
     rig.pass(TIMEOUT_MS + 1);
     rig.effects();
     assert_eq!(rig.suspects, ["a"]);
+}
+
+/// Everybody's turn, while one node says nothing.
+fn settle_without(rig: &mut Rig, silent: &str) {
+    for _ in 0..3 {
+        rig.effects();
+        rig.connect();
+        rig.write_to_nodes(usize::MAX);
+        for node in THREE.iter().filter(|node| **node != silent) {
+            rig.answer_from(node);
+        }
+        rig.write_to_clients(usize::MAX);
+    }
+}
+
+#[test]
+fn what_one_node_brings_before_all_have_confirmed_a_pattern_comes_behind_the_confirmation() {
+    for hello in ["HELLO 2", "HELLO 3"] {
+        let mut rig = Rig::new(&THREE);
+        let channel = rig.key_of("a", 0);
+        let client = rig.client();
+        rig.say(client, request(hello));
+        rig.settle();
+        rig.got(client);
+        rig.say(client, [request("PSUBSCRIBE *"), request("PING")].concat());
+        settle_without(&mut rig, "b");
+        // Whoever published this was told that there is one who receives it.
+        let publisher = rig.client();
+        rig.say(publisher, request(&format!("PUBLISH {channel} hi")));
+        push(&mut rig, "a", &["pmessage", "*", &channel, "hi"]);
+        settle_without(&mut rig, "b");
+        assert_eq!(rig.got(publisher), ":1\r\n");
+        assert_eq!(rig.got(client), "", "b has not confirmed it");
+        rig.settle();
+        let got = rig.got(client);
+        let places = ["psubscribe", "pmessage", "hi"].map(|part| got.find(part));
+        assert!(places.is_sorted() && places[0].is_some(), "{got}");
+        assert!(!rig.core.topics.by_name.values().any(|topic| !topic.waiting.is_empty()));
+    }
+}
+
+#[test]
+fn a_pattern_counts_until_the_last_of_its_nodes_has_ended_it() {
+    let mut rig = Rig::new(&THREE);
+    let channel = rig.key_of("a", 0);
+    let audience =
+        |rig: &Rig| rig.core.all_stats.audience.surplus_of_message(crate::core::TopicKind::Channel, channel.as_bytes());
+    let client = rig.client();
+    rig.say(client, request("PSUBSCRIBE *"));
+    rig.settle();
+    assert_eq!(audience(&rig), 0, "the nodes count it");
+    rig.say(client, request("PUNSUBSCRIBE *"));
+    settle_without(&mut rig, "a");
+    assert_eq!(audience(&rig), -1, "a counts it still, and nobody is there");
+    rig.settle();
+    assert_eq!(audience(&rig), 0);
 }

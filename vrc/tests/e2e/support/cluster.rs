@@ -7,7 +7,7 @@ use std::{
 
 use vrc_cluster::{
     contract::{EPOCH_KEY, NODE_SET_KEY, Node, NodeMap},
-    topology::{PlacementOptions, Topology},
+    topology::{PlacementKind, PlacementOptions, Topology},
 };
 
 use super::{LONG, Process, RedisServer, connect, eventually};
@@ -22,11 +22,22 @@ pub(crate) struct Fleet {
     pub(crate) coordinator: Vec<&'static str>,
     /// Further arguments of each agent.
     pub(crate) agent: Vec<&'static str>,
+    /// Further arguments of each proxy.
+    pub(crate) proxy: Vec<&'static str>,
+    /// What the arguments say of that.
+    pub(crate) placement: &'static str,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Fleet { weights: vec![1.0; 4], proxies: 1, coordinator: Vec::new(), agent: Vec::new() }
+        Fleet {
+            weights: vec![1.0; 4],
+            proxies: 1,
+            coordinator: Vec::new(),
+            agent: Vec::new(),
+            proxy: Vec::new(),
+            placement: "slots",
+        }
     }
 }
 
@@ -37,11 +48,12 @@ pub(crate) struct Cluster {
     /// By node name.
     pub(crate) nodes: BTreeMap<String, ClusterNode>,
     pub(crate) master: RedisServer,
+    placement: PlacementKind,
 }
 
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    _process: Process,
+    pub(crate) process: Process,
 }
 
 pub(crate) struct ClusterNode {
@@ -61,22 +73,27 @@ impl Cluster {
     /// Starts one, and waits till every proxy serves every node.
     pub(crate) fn start(fleet: &Fleet) -> Self {
         let master = RedisServer::start();
-        let master_port = master.port().to_string();
-        let mut args = vec!["coordinator", "-h", "127.0.0.1", "-p", &master_port];
+        let url = format!("redis://127.0.0.1:{}", master.port());
+        Cluster::start_at(fleet, master, &url)
+    }
+
+    /// Likewise, with a master that all find by this URL.
+    pub(crate) fn start_at(fleet: &Fleet, master: RedisServer, url: &str) -> Self {
+        let mut args = vec!["coordinator", "--master", url, "--yield", "0s"];
         args.extend(&fleet.coordinator);
         let coordinator = Process::vrc(&args);
         let nodes = fleet.weights.iter().map(|weight| {
             let redis = RedisServer::start();
             let (port, weight) = (redis.port().to_string(), weight.to_string());
-            let mut args = vec!["agent", "-h", "127.0.0.1", "-p", &port, "-w", &weight, "-H", "127.0.0.1", "-P", &master_port];
+            let mut args = vec!["agent", "-h", "127.0.0.1", "-p", &port, "-w", &weight, "--master", url];
             args.extend(&fleet.agent);
             let agent = Process::vrc(&args);
             (format!("127.0.0.1:{port}"), ClusterNode { agent, redis })
         });
         let nodes: BTreeMap<_, _> = nodes.collect();
-        let proxies =
-            (0..fleet.proxies).map(|_| Proxy::start(&["--master", &format!("redis://127.0.0.1:{master_port}")])).collect();
-        let cluster = Cluster { proxies, coordinator, nodes, master };
+        let proxies = (0..fleet.proxies).map(|_| Proxy::start(&[&["--master", url], &fleet.proxy[..]].concat())).collect();
+        let placement = fleet.placement.parse().expect("a placement");
+        let cluster = Cluster { proxies, coordinator, nodes, master, placement };
         cluster.await_up(fleet.weights.len());
         for proxy in &cluster.proxies {
             cluster.await_served(proxy, LONG);
@@ -124,7 +141,8 @@ impl Cluster {
             .into_iter()
             .map(|(name, text)| (name, serde_json::from_str::<Node>(&text).expect("a node of the map")))
             .collect();
-        let options = PlacementOptions { guest_databases: true, ..PlacementOptions::default() };
+        let guest_databases = self.placement == PlacementKind::Slots;
+        let options = PlacementOptions { kind: self.placement, guest_databases, ..PlacementOptions::default() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
         Topology::build(&map, epoch.unwrap_or(0), &options, now.as_millis() as u64)
     }
@@ -138,7 +156,7 @@ impl Proxy {
         let process = Process::vrc(&args);
         let line = process.line_with("listening address=127.0.0.1:", LONG);
         let port = line.split("address=127.0.0.1:").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        Proxy { port: port.expect("a port"), _process: process }
+        Proxy { port: port.expect("a port"), process }
     }
 }
 

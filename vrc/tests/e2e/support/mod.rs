@@ -4,6 +4,7 @@ mod cluster;
 mod load;
 mod process;
 mod redis_server;
+mod relay;
 
 use std::{
     thread,
@@ -13,7 +14,8 @@ use std::{
 pub(crate) use cluster::{Cluster, Fleet, Proxy, locate};
 pub(crate) use load::Load;
 pub(crate) use process::{Process, is_running, pid, vrc};
-pub(crate) use redis_server::RedisServer;
+pub(crate) use redis_server::{RedisServer, redis_program};
+pub(crate) use relay::{Relay, Way};
 
 /// Generous: for what has no limit of its own on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);

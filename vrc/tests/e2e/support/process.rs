@@ -13,9 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::eventually;
 
 /// Longer than any test takes, even on a busy machine.
-const LIFE: Duration = Duration::from_secs(120);
+const LIFE: Duration = Duration::from_secs(300);
 
-/// A running program: killed when dropped, its output shown if the test has failed by then. Killed too when it has lived
+/// How much of what it wrote last is shown.
+const SHOWN_LINES: usize = 40;
+
+/// A running program: killed when dropped, the end of its output shown if the test has failed by then. Killed too when it has lived
 /// too long, so that whoever waits for its answer gets an error instead.
 pub(crate) struct Process {
     name: String,
@@ -101,7 +104,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!("---- {}\n{}", self.name, self.output());
+            let lines = self.lines.lock().unwrap();
+            let left_out = lines.len().saturating_sub(SHOWN_LINES);
+            eprintln!("---- {} ({left_out} lines, then)\n{}", self.name, lines[left_out..].join("\n"));
         }
     }
 }

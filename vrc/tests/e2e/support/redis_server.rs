@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{LONG, Process, connect, eventually, is_running, try_connect};
@@ -11,15 +12,42 @@ pub(crate) struct RedisServer {
     port: u16,
     process: Process,
     dir: TempDir,
+    /// Further arguments.
+    args: Vec<String>,
 }
 
 impl RedisServer {
     /// Starts one on a free port.
     pub(crate) fn start() -> Self {
+        RedisServer::start_with(&[])
+    }
+
+    /// Starts one with further arguments.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         // A port that was free a moment ago may be taken by now.
-        let (port, process) = (0..10).find_map(|_| launch(free_port(), &dir)).expect("a redis server that starts");
-        RedisServer { port, process, dir }
+        let start = |_| {
+            let port = free_port();
+            Some((port, launch(port, plain(port, &dir, &args))?))
+        };
+        let (port, process) = (0..10).find_map(start).expect("a redis server that starts");
+        RedisServer { port, process, dir, args }
+    }
+
+    /// Starts a sentinel with these lines of configuration.
+    pub(crate) fn sentinel(lines: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let start = |_| {
+            let (port, path) = (free_port(), dir.path().join("sentinel.conf"));
+            let text = format!("port {port}\nbind 127.0.0.1\ndir {}\n{lines}\n", dir.path().display());
+            std::fs::write(&path, text).expect("a configuration");
+            let mut command = Command::new(redis_program());
+            command.arg(&path).arg("--sentinel");
+            Some((port, launch(port, command)?))
+        };
+        let (port, process) = (0..10).find_map(start).expect("a sentinel that starts");
+        RedisServer { port, process, dir, args: Vec::new() }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -44,7 +72,18 @@ impl RedisServer {
 
     /// Starts it again on its port after a [`kill`](Self::kill).
     pub(crate) fn restart(&mut self) {
-        self.process = launch(self.port, &self.dir).unwrap_or_else(|| panic!("port {} is taken", self.port)).1;
+        let command = plain(self.port, &self.dir, &self.args);
+        self.process = launch(self.port, command).unwrap_or_else(|| panic!("port {} is taken", self.port));
+    }
+
+    /// Likewise, as a replica of another.
+    pub(crate) fn restart_as_replica_of(&mut self, port: u16) {
+        self.args.extend(["--replicaof", "127.0.0.1", &port.to_string()].map(str::to_owned));
+        self.restart();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// All keys of a database.
@@ -65,24 +104,33 @@ impl RedisServer {
     }
 }
 
-fn launch(port: u16, dir: &TempDir) -> Option<(u16, Process)> {
-    let program = if has_program("redis-server") { "redis-server" } else { "valkey-server" };
-    let mut command = Command::new(program);
+/// The server's program: what there is of redis and valkey.
+pub(crate) fn redis_program() -> &'static str {
+    if has_program("redis-server") { "redis-server" } else { "valkey-server" }
+}
+
+fn plain(port: u16, dir: &TempDir, args: &[String]) -> Command {
+    let mut command = Command::new(redis_program());
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.arg("--dir").arg(dir.path()).args(args);
     command
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-        .arg(dir.path());
-    let mut process = Process::start(&format!("{program} on port {port}"), command);
+}
+
+fn launch(port: u16, command: Command) -> Option<Process> {
+    let mut process = Process::start(&format!("{} on port {port}", redis_program()), command);
     let pid = process.pid().to_string();
     eventually("an answer of redis, or its end", LONG, || {
         let answers =
             try_connect(port).and_then(|mut connection| redis::cmd("INFO").arg("server").query::<String>(&mut connection));
         match answers {
             // Another server on this port would answer as well.
+            // One that wants a password has started, too.
+            Err(error) if error.code() == Some("NOAUTH") => Some(true),
             Ok(info) if info.lines().any(|line| line.trim_end().strip_prefix("process_id:") == Some(&pid)) => Some(true),
             _ => process.has_ended().then_some(false),
         }
     })
-    .then_some((port, process))
+    .then_some(process)
 }
 
 fn has_program(name: &str) -> bool {

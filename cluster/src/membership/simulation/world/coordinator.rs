@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Command, Profile, Request, START_UNIX_MS, What, World, options, shown};
+use super::{Command, Profile, Request, START_UNIX_MS, What, World, shown};
 use crate::membership::{Action, Event, LinkId, Membership, Now, RequestId};
 
 pub(super) struct Coordinator {
@@ -14,12 +14,14 @@ pub(super) struct Coordinator {
     pub(super) cut_from_master_until_ms: u64,
     pub(super) clock_offset_ms: i64,
     pub(super) master: Option<u64>,
+    pub(super) connected_at_ms: u64,
     pub(super) asked: BTreeSet<RequestId>,
     pub(super) bus: bool,
     pub(super) links: HashMap<LinkId, (usize, String)>,
     pub(super) ticks: u64,
     /// Messages on one connection arrive in their order.
     pub(super) last_to_master_ms: u64,
+    pub(super) last_from_master_ms: u64,
     pub(super) last_to_node_ms: HashMap<LinkId, u64>,
 }
 
@@ -29,17 +31,19 @@ impl World {
         let clock_offset_ms = if self.profile == Profile::WrongClocks { self.random.signed(100_000) } else { 0 };
         Coordinator {
             life: self.numbers,
-            membership: Membership::new(format!("c{number}.{}", self.numbers), options()),
+            membership: Membership::new(format!("c{number}.{}", self.numbers), self.options.clone()),
             running: true,
             paused_until_ms: 0,
             cut_from_master_until_ms: 0,
             clock_offset_ms,
             master: None,
+            connected_at_ms: 0,
             asked: BTreeSet::new(),
             bus: false,
             links: HashMap::new(),
             ticks: 0,
             last_to_master_ms: 0,
+            last_from_master_ms: 0,
             last_to_node_ms: HashMap::new(),
         }
     }
@@ -60,10 +64,17 @@ impl World {
         {
             self.checker.knows((number, coordinator.life), map);
         }
+        let learns = matches!(event, Event::DeltaHeard(_) | Event::Wrote { .. }) && self.profile != Profile::WrongClocks;
         let unix_ms = START_UNIX_MS + self.now_ms as i64 + coordinator.clock_offset_ms;
         let now = Now { mono_ms: self.now_ms, unix_ms: unix_ms as u64 };
         let shown = self.logging.then(|| shown::event(&event));
+        let before = learns.then(|| coordinator.membership.status(now).epoch);
         let actions = coordinator.membership.step(now, event);
+        // One that could not apply a delta does not know what it says.
+        let after = learns.then(|| coordinator.membership.status(now).epoch);
+        if let Some(epoch) = after.filter(|_| after != before) {
+            self.checker.knows_map_of((number, coordinator.life), epoch);
+        }
         coordinator.ticks += 1;
         let (ticks, deadline_ms) = (coordinator.ticks, coordinator.membership.deadline_ms(now));
         assert!(deadline_ms > self.now_ms);
@@ -73,7 +84,8 @@ impl World {
             let actions: Vec<String> = actions.iter().map(shown::action).collect();
             self.note(|| format!("c{number} {shown:.300} -> {}", actions.join(", ")));
         }
-        self.after(deadline_ms, number, What::Tick(ticks));
+        let late_ms = self.random.between(0, self.paces.tick_late_ms);
+        self.after(deadline_ms + late_ms, number, What::Tick(ticks));
         for action in actions {
             self.act(number, action);
         }
@@ -81,13 +93,13 @@ impl World {
 
     fn act(&mut self, number: usize, action: Action) {
         match action {
-            Action::Connect { name, link, timeout_ms, .. } => {
+            Action::Connect { name, link, .. } => {
                 // Of another name there is none, and nobody answers.
                 let Some(node) = self.nodes.iter().position(|node| node.name == name) else { return };
-                let (at_ms, until_ms) = (self.now_ms + self.latency(), self.now_ms + timeout_ms);
+                let at_ms = self.now_ms + self.latency();
                 // Known from here on, so that its end can be told.
                 self.coordinators[number].links.insert(link, (node, String::new()));
-                self.after(at_ms, number, What::Connecting { node, link, until_ms });
+                self.after(at_ms, number, What::Connecting { node, link });
             }
             Action::Disconnect { link, .. } => _ = self.coordinators[number].links.remove(&link),
             Action::Ping { link, .. } => self.tell(number, link, Command::Ping),
@@ -103,7 +115,7 @@ impl World {
             Action::ReadProxies { request } => self.ask(number, request, Request::ReadProxies { request }),
             Action::DropProxies { ids } => self.ask(number, 0, Request::DropProxies { ids }),
             Action::OrderPurge { token, orders, .. } => self.ask(number, 0, Request::OrderPurge { token, orders }),
-            Action::Answer { .. } | Action::Notice(_) => {}
+            Action::Answer { .. } | Action::TellNotes { .. } | Action::Notice(_) => {}
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What goes wrong, and when it all is well again.
 
-use super::{CALM_MS, FAULTS_MS, Profile, What, World};
+use super::{CALM_MS, Coordinator, HEAL_MS, Profile, What, World};
 use crate::{
     contract::AgentBusMessage,
-    membership::{Event, MapWrite},
+    membership::{Event, MapWrite, Now},
 };
 
 impl World {
@@ -12,21 +12,21 @@ impl World {
     }
 
     pub(super) fn faulty(&self) -> bool {
-        (CALM_MS..CALM_MS + FAULTS_MS).contains(&self.now_ms) && !self.is_scripted()
+        (CALM_MS..HEAL_MS).contains(&self.now_ms) && !self.is_scripted()
     }
 
     pub(super) fn fault(&mut self) {
         if !self.faulty() {
             return self.heal();
         }
-        let next_ms = self.now_ms + self.random.below(600);
-        self.after(next_ms.min(CALM_MS + FAULTS_MS), 0, What::Fault);
-        let left_ms = CALM_MS + FAULTS_MS - self.now_ms;
-        let until_ms = self.now_ms + 1 + self.random.below(2_500).min(left_ms);
+        let next_ms = self.now_ms + self.random.below(self.paces.fault_every_ms);
+        self.after(next_ms.min(HEAL_MS), 0, What::Fault);
+        let left_ms = HEAL_MS - self.now_ms;
+        let until_ms = self.now_ms + 1 + self.random.below(self.paces.fault_lasts_ms).min(left_ms);
         let mut one_of = |count: usize| self.random.below(count as u64) as usize;
         let (number, node, proxy) = (one_of(self.coordinators.len()), one_of(self.nodes.len()), one_of(self.proxies.len()));
         let loses_memory = self.profile != Profile::WrongClocks;
-        match self.random.below(24) {
+        match self.random.below(27) {
             20..=23 if self.profile != Profile::ControlOnly => self.operate(node, until_ms),
             0..=5 if self.profile == Profile::ControlOnly => {}
             0 | 1 => self.kill(node, until_ms),
@@ -51,7 +51,11 @@ impl World {
                     self.say(&AgentBusMessage::NodeLeaving { name, run_id });
                 }
             }
+            // One whose connections are cut again and again before it can answer a PING counts as one that fails.
+            6 if self.profile == Profile::ControlOnly
+                && self.now_ms < self.nodes[node].reset_at_ms + self.options.ping_timeout_ms => {}
             6 => {
+                self.nodes[node].reset_at_ms = self.now_ms;
                 self.note(|| format!("connections to n{node} are cut"));
                 self.reset_links(|_, other| other == node);
             }
@@ -72,10 +76,17 @@ impl World {
                 self.note(|| format!("the master hangs until {until_ms}"));
                 lengthen(&mut self.master.hung_until_ms, until_ms);
             }
+            12 if loses_memory && self.random.below(3) == 0 => self.master_fails_over(),
             12 if loses_memory => {
                 let at_ms = if self.random.below(2) == 0 { self.now_ms } else { until_ms };
                 self.master_dies(at_ms);
             }
+            24 if loses_memory && self.blind.is_none() => self.master_dies_with_leader(),
+            25 | 26 if self.paces.is_patient() => {
+                self.note(|| format!("p{proxy} is slow until {until_ms}"));
+                lengthen(&mut self.proxies[proxy].slow_until_ms, until_ms);
+            }
+            25 | 26 => {}
             13 => {
                 self.note(|| format!("c{number} loses its connection to the master"));
                 self.lose_master(number, "reset");
@@ -95,7 +106,8 @@ impl World {
                 lengthen(&mut self.proxies[proxy].cut_from_node_until_ms[node], until_ms);
             }
             19 if self.random.below(2) == 0 => self.say_nonsense(node),
-            19 if self.profile == Profile::ControlOnly && self.blind.is_none() => {
+            // One that remembers nothing either would have all to itself what it cannot see.
+            19 if self.profile == Profile::ControlOnly && self.may_be_blinded() => {
                 self.note(|| format!("c{number} sees no node any more"));
                 self.blind = Some(number);
                 for node in &mut self.nodes {
@@ -115,6 +127,7 @@ impl World {
             _ => {
                 self.note(|| "somebody empties the node set".to_owned());
                 self.master.hash.clear();
+                self.master.emptied_at_ms = Some(self.now_ms);
             }
         }
     }
@@ -123,6 +136,34 @@ impl World {
         self.note(|| format!("the master dies until {until_ms}, and loses everything"));
         self.master.die(self.now_ms);
         self.after(until_ms, 0, What::MasterStarts);
+        for number in 0..self.coordinators.len() {
+            self.lose_master(number, "reset");
+            self.lose_bus(number);
+        }
+    }
+
+    /// Master and leader die together, and both are back in a moment and know nothing.
+    fn master_dies_with_leader(&mut self) {
+        let now = Now { mono_ms: self.now_ms, unix_ms: 0 };
+        let leads = |coordinator: &Coordinator| coordinator.running && coordinator.membership.status(now).leading;
+        let Some(leader) = self.coordinators.iter().position(leads) else { return };
+        self.note(|| format!("c{leader} dies"));
+        self.coordinators[leader].running = false;
+        let at_ms = self.now_ms + self.random.below(200);
+        self.after(at_ms, leader, What::CoordinatorStarts);
+        let at_ms = self.now_ms + self.random.below(200);
+        self.master_dies(at_ms);
+    }
+
+    fn none_has_restarted(&self) -> bool {
+        let count = self.coordinators.len() as u64;
+        self.coordinators.iter().all(|coordinator| coordinator.running && coordinator.life <= count)
+    }
+
+    /// A replica takes the master's place, which lacks what had not reached it.
+    fn master_fails_over(&mut self) {
+        let lost = self.master.fail_over(self.now_ms);
+        self.note(|| format!("a replica takes the master's place{}", if lost { ", and lacks the last map" } else { "" }));
         for number in 0..self.coordinators.len() {
             self.lose_master(number, "reset");
             self.lose_bus(number);
@@ -155,8 +196,19 @@ impl World {
     fn lose_bus(&mut self, number: usize) {
         if std::mem::take(&mut self.coordinators[number].bus) {
             self.after(self.now_ms, number, What::Step(Event::BusDown));
-            let at_ms = self.now_ms + self.random.below(400);
-            self.after(at_ms, number, What::BusBack);
+        }
+    }
+
+    fn may_be_blinded(&self) -> bool {
+        self.blind.is_none() && self.none_has_restarted() && self.checker.counts.lost_maps == 0
+    }
+
+    pub(super) fn end_blindness(&mut self) {
+        if let Some(number) = self.blind.take() {
+            self.note(|| format!("c{number} sees nodes again"));
+            for node in &mut self.nodes {
+                node.cut_until_ms[number] = 0;
+            }
         }
     }
 
@@ -174,7 +226,7 @@ impl World {
             cuts.filter(|(number, _)| blind != Some(*number)).for_each(|(_, until_ms)| *until_ms = 0);
         }
         for proxy in &mut self.proxies {
-            (proxy.paused_until_ms, proxy.cut_from_master_until_ms) = (0, 0);
+            (proxy.paused_until_ms, proxy.cut_from_master_until_ms, proxy.slow_until_ms) = (0, 0, 0);
             proxy.cut_from_node_until_ms.fill(0);
         }
         self.master.hung_until_ms = 0;

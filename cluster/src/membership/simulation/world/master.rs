@@ -2,21 +2,32 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::{MASTER_TIMEOUT_MS, What, World, shown};
+use super::{Coordinator, HEAL_MS, MASTER_TIMEOUT_MS, What, World, shown};
 use crate::{
-    contract::{Confirmation, Epoch, NodeMap},
+    contract::{Confirmation, Epoch, MapDelta, NodeMap},
     flaw::{self, Flaw},
-    membership::simulation::checker::Stored,
-    membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
+    membership::simulation::checker::{Stored, Violation},
+    membership::{Event, LeaseAnswer, MapWrite, Now, RequestId, WriteAnswer, lease_token},
 };
 
+/// How far a replica may be behind.
+const REPLICA_LAG_MS: u64 = 60;
+
+#[derive(Clone)]
 pub(super) struct Master {
     pub(super) up: bool,
     pub(super) process: u64,
     pub(super) hung_until_ms: u64,
     pub(super) lease: Option<(String, u64)>,
+    /// Somebody has led since it started.
+    was_led: bool,
+    pub(super) started_at_ms: u64,
     pub(super) hash: NodeMap,
     pub(super) epoch: Option<Epoch>,
+    /// The last one.
+    pub(super) delta: Option<Rc<MapDelta>>,
+    /// When the hash was last emptied, perhaps by somebody who had no business there.
+    pub(super) emptied_at_ms: Option<u64>,
     pub(super) rehomed: Option<Epoch>,
     /// What proxies confirm.
     pub(super) proxies: BTreeMap<String, Confirmation>,
@@ -24,6 +35,8 @@ pub(super) struct Master {
     pub(super) orders: BTreeMap<String, Epoch>,
     /// When it last lost everything.
     pub(super) died_at_ms: Option<u64>,
+    /// When a map was last written, and what stood there before.
+    before: Option<(u64, Box<Master>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,12 +57,17 @@ impl Master {
             process: 1,
             hung_until_ms: 0,
             lease: None,
+            was_led: false,
+            started_at_ms: 0,
             hash: NodeMap::new(),
             epoch: None,
+            delta: None,
+            emptied_at_ms: None,
             rehomed: None,
             proxies: BTreeMap::new(),
             orders: BTreeMap::new(),
             died_at_ms: None,
+            before: None,
         }
     }
 
@@ -60,6 +78,19 @@ impl Master {
 
     fn is_unexpected(&self, write: &MapWrite) -> bool {
         write.expected.is_some_and(|nodes| nodes != self.hash.len()) && !flaw::has(Flaw::WritesUponAnything)
+    }
+
+    /// A replica takes its place. Returns whether the last map had not reached it.
+    pub(super) fn fail_over(&mut self, now_ms: u64) -> bool {
+        let lost = self.before.take().filter(|(at_ms, _)| now_ms <= at_ms + REPLICA_LAG_MS);
+        let is_lost = lost.is_some();
+        if let Some((_, before)) = lost {
+            *self = Master { process: self.process, ..*before };
+        }
+        self.process += 1;
+        // The lease may have been given to another by what was lost.
+        self.died_at_ms = Some(now_ms);
+        is_lost
     }
 
     /// It dies, and loses everything.
@@ -92,6 +123,7 @@ impl World {
         self.numbers += 1;
         let run_id = Some(format!("master{}", self.master.process));
         self.coordinators[number].master = Some(self.numbers);
+        self.coordinators[number].connected_at_ms = self.now_ms;
         self.coordinators[number].asked.clear();
         self.step(number, Event::MasterUp { run_id });
     }
@@ -102,8 +134,6 @@ impl World {
         }
         self.coordinators[number].asked.clear();
         self.after(self.now_ms, number, What::Step(Event::MasterDown { reason: reason.to_owned() }));
-        let at_ms = self.now_ms + self.random.below(50);
-        self.after(at_ms, number, What::ConnectMaster);
     }
 
     pub(super) fn ask(&mut self, number: usize, id: RequestId, request: Request) {
@@ -156,6 +186,10 @@ impl World {
                     theirs == instance && their_term.parse::<u64>().is_ok_and(|their_term| their_term < term)
                 });
                 let answer = if !gained || holder.is_none() || earlier {
+                    if !std::mem::replace(&mut self.master.was_led, true) {
+                        let outcome = self.goes_first(number, connection);
+                        self.check(outcome);
+                    }
                     self.master.lease = Some((token, self.now_ms + ttl_ms));
                     LeaseAnswer::Held { gained, epoch: self.master.epoch, nodes: self.master.hash.len() }
                 } else {
@@ -174,7 +208,7 @@ impl World {
                 let fenced = holder.as_ref() != Some(&write.token) && !is_fence_down;
                 let answer = if fenced {
                     WriteAnswer::Fenced
-                } else if write.epoch <= stored || self.master.is_unexpected(&write) {
+                } else if write.known < stored || self.master.is_unexpected(&write) {
                     WriteAnswer::Stale { stored }
                 } else {
                     self.write(number, write);
@@ -197,11 +231,35 @@ impl World {
                 return;
             }
         };
-        let (answer, coordinator) = (What::MasterAnswers { connection, request: id, event }, &self.coordinators[number]);
-        if coordinator.life == life {
-            // Answers keep their order too, near enough: latencies are added to ever later moments.
-            let at_ms = self.now_ms + 1;
+        if self.coordinators[number].life == life {
+            let answer = What::MasterAnswers { connection, request: id, event };
+            let at_ms = (self.now_ms + self.latency()).max(self.coordinators[number].last_from_master_ms);
+            self.coordinators[number].last_from_master_ms = at_ms;
             self.after(at_ms, number, answer);
+        }
+    }
+
+    /// The first to lead since the master started, and has lost everything, is not one who remembers nothing, where another remembers the
+    /// last map and could have connected as early.
+    fn goes_first(&self, number: usize, connection: u64) -> Result<(), Violation> {
+        let known = |coordinator: &Coordinator| coordinator.membership.status(Now { mono_ms: self.now_ms, unix_ms: 0 }).epoch;
+        let (last, _) = self.checker.published();
+        let early_ms = self.coordinators[number].connected_at_ms + 50;
+        let could_have_come = |other: &Coordinator| {
+            let held_ms = other.cut_from_master_until_ms.max(other.paused_until_ms).max(self.master.hung_until_ms);
+            let healed_ms = if self.now_ms >= HEAL_MS { HEAL_MS } else { 0 };
+            other.running && held_ms.max(self.master.started_at_ms).max(healed_ms) <= early_ms
+        };
+        let remembers =
+            |(number, other): (usize, &Coordinator)| known(other) == last && self.checker.is_known_to((number, other.life));
+        let who = self.coordinators.iter().enumerate().position(|other| remembers(other) && could_have_come(other.1));
+        // What was asked on an earlier connection may have been held up for as long as anything.
+        let is_timely = self.coordinators[number].master == Some(connection);
+        match who.filter(|_| is_timely && self.master.epoch.is_none() && self.checker.has_nodes(last)) {
+            Some(other) if known(&self.coordinators[number]) == 0 => {
+                Err(format!("c{number} remembers nothing and leads at an empty master, and c{other} remembers map {last}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -224,19 +282,29 @@ impl World {
         self.check(outcome);
         if self.checker.counts.lost_maps > lost_maps {
             self.reads.begin_anew(self.now_ms);
+            self.lost_epoch = write.epoch;
+            // What nodes hold is not known to anybody, so they may be emptied.
+            self.reads.may_lose();
+            self.end_blindness();
         }
         if write.rehomed == write.epoch {
             self.rehomed_at_ms = self.now_ms;
         }
+        self.master.before = None;
+        self.master.before = Some((self.now_ms, Box::new(self.master.clone())));
+        if hash.is_empty() {
+            self.master.emptied_at_ms = Some(self.now_ms);
+        }
         self.master.hash = hash;
         self.master.epoch = Some(write.epoch);
         self.master.rehomed = Some(write.rehomed);
-        self.tell_proxies(&Rc::new((write.epoch, write.map.clone())));
+        let delta = Rc::new(write.delta);
+        self.master.delta = Some(delta.clone());
+        self.tell_proxies(&write.map, &delta);
         for number in 0..self.coordinators.len() {
             if self.coordinators[number].bus {
                 let at_ms = self.now_ms + self.latency();
-                let heard = Event::MapHeard { map: write.map.clone(), epoch: Some(write.epoch) };
-                self.after(at_ms, number, What::Step(heard));
+                self.after(at_ms, number, What::Step(Event::DeltaHeard(MapDelta::clone(&delta))));
             }
         }
     }

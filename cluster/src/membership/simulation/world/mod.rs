@@ -5,6 +5,7 @@ mod fault;
 mod master;
 mod node;
 mod operator;
+mod paces;
 mod proxy;
 mod purge;
 mod queue;
@@ -14,6 +15,7 @@ mod shown;
 use coordinator::Coordinator;
 use master::{Master, Request};
 use node::{Command, Node};
+use paces::Paces;
 use proxy::{Bulletin, Clients, Op, Proxy};
 use queue::{Due, Queue};
 pub(super) use script::{STRIKES, Script};
@@ -40,8 +42,15 @@ const SHAPE: Shape = Shape { coordinators: 2, nodes: 4, proxies: 2 };
 const START_UNIX_MS: i64 = 1_795_000_000_000;
 const CALM_MS: u64 = 1_500;
 const FAULTS_MS: u64 = 8_000;
+/// From then on all is well.
+const HEAL_MS: u64 = CALM_MS + FAULTS_MS;
 const HEALING_MS: u64 = 9_000;
 const MASTER_TIMEOUT_MS: u64 = 300;
+
+/// Longer than anybody takes to connect and be heard, once the master can be reached.
+const YIELD_MS: u64 = 400;
+const PROXY_GRACE_MS: u64 = 1_500;
+const RECHECK_MS: u64 = 250;
 
 /// Few slots, so that giving them out takes no time.
 const SLOTS: u64 = 24;
@@ -57,19 +66,20 @@ fn homes(nodes: &[(&str, f64)]) -> Box<[u16]> {
     (0..SLOTS).map(home).collect()
 }
 
-fn options() -> Options {
+fn options(paces: &Paces) -> Options {
     Options {
         homes,
-        proxy_grace_ms: 1_500,
+        proxy_grace_ms: PROXY_GRACE_MS,
         proxies_interval_ms: 100,
-        purge_after_ms: 400,
+        purge_after_ms: paces.purge_after_ms,
         ping_interval_ms: 250,
         ping_timeout_ms: 600,
-        recheck_ms: 250,
+        recheck_ms: RECHECK_MS,
         agent_timeout_ms: 2_500,
         forget_after_ms: 4_000,
         lease_ms: 900,
         lease_interval_ms: 250,
+        yield_ms: YIELD_MS,
         join_flush_timeout_ms: 1_000,
         guest_flush_timeout_ms: 300,
         settle_ms: 30,
@@ -100,7 +110,7 @@ enum What {
     MasterSilent { connection: u64, request: RequestId },
     ConnectMaster,
     BusBack,
-    Connecting { node: usize, link: LinkId, until_ms: u64 },
+    Connecting { node: usize, link: LinkId },
     AtNode { node: usize, link: LinkId, run_id: String, command: Command },
     NodeAnswers { link: LinkId, event: Event },
     LinkReset { link: LinkId },
@@ -113,6 +123,8 @@ enum What {
     CoordinatorStarts,
     ProxyHears { proxy: usize, life: u64, bulletin: Bulletin },
     ProxyReads { proxy: usize },
+    ProxyCatchesUp { proxy: usize, life: u64 },
+    ProxyIsBehind { proxy: usize, life: u64, epoch: Epoch, process: u64, since_ms: u64 },
     ProxyStarts { proxy: usize },
     ClientsAct,
     AtProxy { number: u64 },
@@ -143,6 +155,9 @@ pub(super) struct World {
     seed: u64,
     random: Random,
     profile: Profile,
+    paces: Paces,
+    /// What coordinators are told.
+    options: Options,
     now_ms: u64,
     queue: Queue,
     numbers: u64,
@@ -155,7 +170,9 @@ pub(super) struct World {
     reads: Reads,
     /// When a map was last published that gave keys new homes.
     rehomed_at_ms: u64,
-    /// A coordinator that sees no node, to the end.
+    /// The last map that was written where those before it were lost.
+    lost_epoch: Epoch,
+    /// A coordinator that sees no node, to the end, or until a map is lost: who cannot vouch for nodes has to empty them.
     blind: Option<usize>,
     script: Option<Script>,
     /// How many happened since it was calm, where there is a script.
@@ -183,9 +200,14 @@ impl World {
             1 => Profile::ControlOnly,
             _ => Profile::Anything,
         };
+        let paces = if script.is_some() { Paces::EVEN } else { Paces::drawn(&mut random) };
+        let options = options(&paces);
+        let checker = Checker::new(options.settle_ms, profile == Profile::ControlOnly);
         let mut world = World {
             seed,
             profile,
+            paces,
+            options,
             random,
             now_ms: 0,
             queue: Queue::default(),
@@ -195,9 +217,10 @@ impl World {
             proxies: Vec::new(),
             clients: Clients::default(),
             master: Master::new(),
-            checker: Checker::new(options().settle_ms, profile == Profile::ControlOnly),
+            checker,
             reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
             rehomed_at_ms: 0,
+            lost_epoch: 0,
             blind: None,
             script,
             events: 0,
@@ -232,13 +255,8 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
-        if self.is_scripted() {
-            return 1;
-        }
-        match self.random.below(20) {
-            0 => self.random.below(100),
-            _ => 1 + self.random.below(3),
-        }
+        let most_ms = if self.random.below(self.paces.tail_one_in) == 0 { self.paces.tail_ms } else { self.paces.latency_ms };
+        self.random.between(1, most_ms)
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -278,7 +296,7 @@ impl World {
 
     /// Lets everything happen, or all up to what should not.
     pub(super) fn run(mut self) -> Self {
-        let end_ms = if self.is_scripted() { World::script_end_ms() } else { CALM_MS + FAULTS_MS + HEALING_MS };
+        let end_ms = if self.is_scripted() { World::script_end_ms() } else { HEAL_MS + HEALING_MS };
         while let Some((at_ms, due)) = self.queue.pop() {
             if at_ms > end_ms {
                 break;
@@ -319,7 +337,19 @@ impl World {
             }
         }
         match what {
-            What::Step(event) => self.step(number, event),
+            What::Step(event) => {
+                // It is tried anew when the loss is known, however long it stood still.
+                let next = match event {
+                    Event::MasterDown { .. } => Some((50, What::ConnectMaster)),
+                    Event::BusDown => Some((400, What::BusBack)),
+                    _ => None,
+                };
+                self.step(number, event);
+                if let Some((within_ms, what)) = next {
+                    let at_ms = self.now_ms + self.random.below(within_ms);
+                    self.after(at_ms, number, what);
+                }
+            }
             What::Tick(ticks) => {
                 if self.coordinators[number].ticks == ticks {
                     self.step(number, Event::Tick);
@@ -349,7 +379,7 @@ impl World {
                     self.lose_master(number, "no answer");
                 }
             }
-            What::Connecting { node, link, until_ms } => self.connecting(number, node, link, until_ms),
+            What::Connecting { node, link } => self.connecting(number, node, link),
             What::AtNode { node, link, run_id, command } => self.at_node(number, life, node, link, run_id, command),
             What::NodeAnswers { link, event } => {
                 if self.coordinators[number].links.contains_key(&link) {
@@ -365,6 +395,7 @@ impl World {
             What::MasterStarts => {
                 self.note(|| "master starts".to_owned());
                 self.master.up = true;
+                self.master.started_at_ms = self.now_ms;
             }
             What::CoordinatorStarts => {
                 if !self.coordinators[number].running {
@@ -375,6 +406,10 @@ impl World {
             }
             What::ProxyHears { proxy, life, bulletin } => self.proxy_hears(proxy, life, bulletin),
             What::ProxyReads { proxy } => self.proxy_reads(proxy),
+            What::ProxyCatchesUp { proxy, life } => self.proxy_catches_up(proxy, life),
+            What::ProxyIsBehind { proxy, life, epoch, process, since_ms } => {
+                self.proxy_is_behind(proxy, life, epoch, process, since_ms);
+            }
             What::ProxyStarts { proxy } => self.proxy_starts(proxy),
             What::ClientsAct => self.clients_act(),
             What::AtProxy { number } => self.at_proxy(number),

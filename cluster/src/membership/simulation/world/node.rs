@@ -2,10 +2,10 @@
 
 use serde_json::Map;
 
-use super::{What, World, options, proxy::Store};
+use super::{What, World, proxy::Store};
 use crate::{
     contract::{AgentBusMessage, Announcement, Endpoint, Epoch},
-    membership::{Event, FlushId, LinkId, Loss, Scope, Server},
+    membership::{Event, FlushId, LinkId, Loss, Scope, Server, simulation::reads::KEYS},
 };
 
 pub(super) struct Node {
@@ -13,12 +13,18 @@ pub(super) struct Node {
     pub(super) run_id: Option<String>,
     pub(super) paused_until_ms: u64,
     pub(super) cut_until_ms: Vec<u64>,
+    /// It removes what it was told to, and does nothing else meanwhile.
+    busy_until_ms: u64,
+    /// When all connections to it were last cut.
+    pub(super) reset_at_ms: u64,
     pub(super) silent_until_ms: u64,
     pub(super) store: Store,
     /// The last order to purge that was carried out, and on which process.
     pub(super) purged: Option<(String, Epoch)>,
     /// The one that is being carried out.
     pub(super) purging: Option<(String, Epoch)>,
+    /// The keys' homes when that began, where a rule is broken.
+    pub(super) purging_by: Option<[Option<String>; KEYS]>,
     pub(super) purges: usize,
 }
 
@@ -35,12 +41,20 @@ impl Node {
             run_id: Some(run_id),
             paused_until_ms: 0,
             cut_until_ms: vec![0; coordinators],
+            busy_until_ms: 0,
+            reset_at_ms: 0,
             silent_until_ms: 0,
             store: Store::default(),
             purged: None,
             purging: None,
+            purging_by: None,
             purges: 0,
         }
+    }
+
+    /// Until then its redis does nothing of what it is told.
+    pub(super) fn held_until_ms(&self) -> u64 {
+        self.paused_until_ms.max(self.busy_until_ms)
     }
 }
 
@@ -55,6 +69,7 @@ impl World {
             let run_id = self.new_process();
             self.note(|| format!("n{node} starts as {run_id}"));
             self.nodes[node].run_id = Some(run_id);
+            self.nodes[node].busy_until_ms = 0;
             // Some find what the one before had saved.
             if self.random.below(3) > 0 {
                 self.nodes[node].store = Store::default();
@@ -62,20 +77,15 @@ impl World {
         }
     }
 
-    pub(super) fn connecting(&mut self, number: usize, node: usize, link: LinkId, until_ms: u64) {
+    pub(super) fn connecting(&mut self, number: usize, node: usize, link: LinkId) {
         if !self.coordinators[number].links.contains_key(&link) {
             return;
         }
         let name = self.nodes[node].name.clone();
-        let held_ms = self.nodes[node].paused_until_ms.max(self.nodes[node].cut_until_ms[number]);
+        let held_ms = self.nodes[node].held_until_ms().max(self.nodes[node].cut_until_ms[number]);
         let event = match &self.nodes[node].run_id {
-            _ if held_ms > self.now_ms && held_ms < until_ms => {
-                return self.after(held_ms, number, What::Connecting { node, link, until_ms });
-            }
-            _ if held_ms > self.now_ms => {
-                let event = Event::LinkLost { name, link, reason: "no answer".to_owned(), loss: Loss::Silent };
-                return self.after(until_ms, number, What::NodeAnswers { link, event });
-            }
+            // It is waited for until the coordinator has had enough.
+            _ if held_ms > self.now_ms => return self.after(held_ms, number, What::Connecting { node, link }),
             None => {
                 self.coordinators[number].links.remove(&link);
                 Event::LinkLost { name, link, reason: "connection refused".to_owned(), loss: Loss::Refused }
@@ -102,7 +112,7 @@ impl World {
         if self.nodes[node].run_id.as_ref() != Some(&run_id) {
             return;
         }
-        let held_ms = self.nodes[node].paused_until_ms.max(self.nodes[node].cut_until_ms[number]);
+        let held_ms = self.nodes[node].held_until_ms().max(self.nodes[node].cut_until_ms[number]);
         if held_ms > self.now_ms {
             let what = What::AtNode { node, link, run_id, command };
             self.queue.push(held_ms, (number, life, what));
@@ -117,17 +127,26 @@ impl World {
             Command::Flush { flush, scope, sent_ms } => {
                 let outcome = self.checker.flushed(&name, &run_id, scope, sent_ms, self.now_ms);
                 // A master that forgets whose the lease is may give it to another while the one who has it does not look.
-                let lease_was_kept = self.master.died_at_ms.is_none_or(|at_ms| at_ms + options().lease_ms < sent_ms);
+                let lease_was_kept = self.master.died_at_ms.is_none_or(|at_ms| at_ms + self.options.lease_ms < sent_ms);
                 if lease_was_kept {
                     self.check(outcome);
                 }
                 self.nodes[node].store.flush(scope);
+                self.flush_takes(node);
                 Event::Flushed { name, flush }
             }
         };
         if self.coordinators[number].life == life {
-            let at_ms = self.now_ms + self.latency();
+            let at_ms = self.now_ms.max(self.nodes[node].busy_until_ms) + self.latency();
             self.after(at_ms, number, What::NodeAnswers { link, event });
+        }
+    }
+
+    /// Nobody sees anything of the node before it has removed all. What has been emptied is not shown up before that is known, and much may
+    /// happen meanwhile.
+    fn flush_takes(&mut self, node: usize) {
+        if self.nodes_fail() && self.random.below(self.paces.flush_one_in) == 0 {
+            self.nodes[node].busy_until_ms = self.now_ms + self.random.below(self.paces.flush_ms);
         }
     }
 
@@ -139,7 +158,7 @@ impl World {
     }
 
     pub(super) fn announce(&mut self, node: usize) {
-        let next_ms = self.now_ms + 300 + self.random.below(100);
+        let next_ms = self.now_ms + self.paces.announce_ms + self.random.between(0, self.paces.announce_ms / 3);
         self.after(next_ms, 0, What::Announce { node });
         let Node { name, run_id: Some(run_id), silent_until_ms, paused_until_ms, .. } = &self.nodes[node] else { return };
         if !self.master.up || self.master.hung_until_ms.max(*silent_until_ms).max(*paused_until_ms) > self.now_ms {

@@ -12,8 +12,15 @@ impl World {
             _ => Wish::Weight { weight: 1.0 + self.random.below(3) as f64 },
         };
         self.wish(node, wish);
-        if matches!(wish, Wish::Drain { .. }) {
-            self.after(until_ms, 0, What::Wish { node, wish: Wish::Undrain });
+        // As often as not they think better of it at once.
+        let soon_ms = self.now_ms + 20 + self.random.below(400);
+        let at_ms = if self.random.below(2) == 0 { soon_ms } else { until_ms };
+        match wish {
+            Wish::Drain { .. } => self.after(at_ms, 0, What::Wish { node, wish: Wish::Undrain }),
+            Wish::Weight { .. } if at_ms == soon_ms => {
+                self.after(at_ms, 0, What::Wish { node, wish: Wish::Weight { weight: 1.0 } })
+            }
+            _ => {}
         }
     }
 

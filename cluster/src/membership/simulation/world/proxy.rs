@@ -2,10 +2,10 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-use super::{Profile, SLOTS, What, World, homes, options};
+use super::{HEAL_MS, Profile, SLOTS, What, World, homes};
 use crate::{
-    client::held::Held,
-    contract::{Confirmation, Epoch, Node, NodeMap},
+    client::held::{Held, Ignored},
+    contract::{Confirmation, Epoch, MapDelta, Node, NodeMap},
     flaw::{self, Flaw},
     membership::{
         Scope,
@@ -13,32 +13,43 @@ use crate::{
     },
 };
 
-/// How long a proxy waits for a node's answer.
-const ANSWER_TIMEOUT_MS: u64 = 300;
-/// A proxy reads the map although nothing was said.
-const READ_EVERY_MS: u64 = 400;
+/// One that missed a delta reads the map within this.
+const GAP_PAUSE_MS: u64 = 20;
+/// One that heard of a later map than it goes by goes by that after this at the latest, if the master answers.
+pub(super) const BEHIND_MAX_MS: u64 = 200;
 
-/// See [`crate::contract::CONFIRM_EVERY_MS`]; it confirms whenever it reads.
-const OUT_OF_TOUCH_MS: u64 = 2 * READ_EVERY_MS;
 const TELL_BEFORE_MS: u64 = 3_000;
 
 /// A published map, on its way.
-pub(super) type Bulletin = Rc<(Epoch, NodeMap)>;
+#[derive(Debug, Clone)]
+pub(super) enum Bulletin {
+    /// What it changed.
+    Delta(Rc<MapDelta>),
+    /// The answer to a read.
+    Whole(Rc<(Epoch, NodeMap)>),
+}
 
 pub(super) struct Proxy {
     /// Another life, another number.
     life: u64,
     running: bool,
     held: Held,
+    /// It missed a delta, and is going to read the map.
+    is_behind: bool,
     places: Option<Places>,
     pub(super) paused_until_ms: u64,
     pub(super) cut_from_master_until_ms: u64,
     pub(super) cut_from_node_until_ms: Vec<u64>,
+    /// Until then what it sends to nodes takes its time.
+    pub(super) slow_until_ms: u64,
     /// The processes that connections lead to.
     links: Vec<Option<String>>,
     beat: u64,
     /// What was last confirmed, and when.
     said: Option<(Epoch, u64)>,
+    /// When it spoke again after it had been silent for so long that nobody waited for it: the map that it went by, or the last before the
+    /// one that stood, whichever is later. By all up to that it may yet do what nobody has waited for.
+    given_up: Epoch,
     /// What had been confirmed before it was out of touch, and until when that is told.
     before: Option<(Epoch, u64)>,
 }
@@ -86,8 +97,8 @@ pub(super) struct Asked {
     proxy: usize,
     /// Of the map by which it was sent.
     epoch: Epoch,
-    /// To a guest database.
-    guest: bool,
+    /// It was done where it should not have been any more.
+    strayed: bool,
     until_ms: u64,
     /// Nodes whose answers are awaited.
     awaited: Vec<usize>,
@@ -108,13 +119,16 @@ impl Proxy {
             life,
             running: true,
             held: Held::default(),
+            is_behind: false,
             places: None,
             paused_until_ms: 0,
             cut_from_master_until_ms: 0,
             cut_from_node_until_ms: vec![0; nodes],
+            slow_until_ms: 0,
             links: vec![None; nodes],
             beat: 0,
             said: None,
+            given_up: 0,
             before: None,
         }
     }
@@ -128,16 +142,16 @@ impl World {
     // ---- maps ----
 
     /// A map is published. It may be lost on its way, or come twice, or after a later one.
-    pub(super) fn tell_proxies(&mut self, bulletin: &Bulletin) {
+    pub(super) fn tell_proxies(&mut self, map: &NodeMap, delta: &Rc<MapDelta>) {
         let truth = self.proxies.len();
-        self.reads.looks(truth, Some(places(&bulletin.1)), self.now_ms);
+        self.reads.looks(truth, Some(places(map)), self.now_ms);
         for proxy in 0..self.proxies.len() {
             if self.proxies[proxy].cut_from_master_until_ms > self.now_ms {
                 continue;
             }
             let copies = if self.faulty() { [1, 1, 1, 1, 1, 1, 1, 1, 0, 2][self.random.below(10) as usize] } else { 1 };
             for _ in 0..copies {
-                self.bring(proxy, bulletin.clone());
+                self.bring(proxy, Bulletin::Delta(delta.clone()));
             }
         }
     }
@@ -147,25 +161,44 @@ impl World {
         self.after(at_ms, 0, What::ProxyHears { proxy, life, bulletin });
     }
 
+    /// It reads although nothing was said.
     pub(super) fn proxy_reads(&mut self, proxy: usize) {
-        let at_ms = self.now_ms + READ_EVERY_MS - 50 + self.random.below(100);
+        let every_ms = self.paces.read_every_ms;
+        let at_ms = self.now_ms + self.random.between(every_ms - every_ms / 8, every_ms + every_ms / 8);
         self.after(at_ms, 0, What::ProxyReads { proxy });
+        if self.proxy_asks(proxy) {
+            self.confirm(proxy);
+        }
+    }
+
+    /// It reads since it has missed something.
+    pub(super) fn proxy_catches_up(&mut self, proxy: usize, life: u64) {
+        if self.proxies[proxy].life == life {
+            self.proxies[proxy].is_behind = false;
+            self.proxy_asks(proxy);
+        }
+    }
+
+    /// Whether the master hears it. What it holds already is not sent again, and of what it can be led to only the last delta.
+    fn proxy_asks(&mut self, proxy: usize) -> bool {
         if flaw::has(Flaw::ReaderOnlyListens) && self.proxies[proxy].epoch() > 0 {
-            return;
+            return false;
         }
-        let reader = &self.proxies[proxy];
-        let held_ms = reader.cut_from_master_until_ms.max(reader.paused_until_ms).max(self.master.hung_until_ms);
-        if !reader.running || !self.master.up || held_ms > self.now_ms {
-            return;
+        let (reader, master) = (&self.proxies[proxy], &self.master);
+        let held_ms = reader.cut_from_master_until_ms.max(reader.paused_until_ms).max(master.hung_until_ms);
+        if !reader.running || !master.up || held_ms > self.now_ms {
+            return false;
         }
-        self.confirm(proxy);
-        // What it holds already is not sent again; it makes no difference.
-        if let Some(epoch) = self.master.epoch
-            && epoch != self.proxies[proxy].held.epoch()
-        {
-            let bulletin = Rc::new((epoch, self.master.hash.clone()));
+        if let Some(epoch) = master.epoch.filter(|epoch| *epoch != reader.held.epoch()) {
+            let leads_there =
+                |delta: &&Rc<MapDelta>| delta.epoch == epoch && delta.applied_to(reader.held.map(), reader.held.epoch()).is_ok();
+            let bulletin = match master.delta.as_ref().filter(leads_there) {
+                Some(delta) => Bulletin::Delta(delta.clone()),
+                None => Bulletin::Whole(Rc::new((epoch, master.hash.clone()))),
+            };
             self.bring(proxy, bulletin);
         }
+        true
     }
 
     pub(super) fn proxy_hears(&mut self, proxy: usize, life: u64, bulletin: Bulletin) {
@@ -178,26 +211,71 @@ impl World {
             return self.after(until_ms, 0, What::ProxyHears { proxy, life, bulletin });
         }
         let held = |reader: &Proxy| (reader.held.epoch(), reader.held.map().len());
-        let (before, (epoch, map)) = (held(reader), &*bulletin);
-        if reader.held.offer(map.clone(), Some(*epoch), self.now_ms).is_err() {
+        let before = held(reader);
+        let (epoch, outcome) = match &bulletin {
+            Bulletin::Delta(delta) => (delta.epoch, reader.held.apply(delta, self.now_ms)),
+            Bulletin::Whole(read) => (read.0, reader.held.offer(read.1.clone(), Some(read.0), self.now_ms)),
+        };
+        if let Err(why) = outcome {
+            if matches!(why, Ignored::Unfit(_)) {
+                self.is_behind(proxy, epoch);
+            }
             return;
         }
         let after = held(reader);
-        let outcome = self.checker.reader_took(before, after);
+        let outcome = self.checker.reader_took(before, after, reader.held.map());
         self.check(outcome);
         self.look(proxy);
         self.note(|| format!("p{proxy} goes by {}", after.0));
         self.confirm(proxy);
     }
 
+    /// It has heard of a map that it cannot go by.
+    fn is_behind(&mut self, proxy: usize, epoch: Epoch) {
+        let reader = &mut self.proxies[proxy];
+        let life = reader.life;
+        let is_known = std::mem::replace(&mut reader.is_behind, true);
+        if !is_known && !flaw::has(Flaw::GapNotReread) {
+            let at_ms = self.now_ms + self.random.below(GAP_PAUSE_MS);
+            self.after(at_ms, 0, What::ProxyCatchesUp { proxy, life });
+        }
+        // Somebody emptied it, or a replica took over that lacks it. Until the leader has written it back there is nothing to catch up with.
+        if self.master.hash.is_empty() || self.master.epoch.is_none_or(|stored| stored < epoch) {
+            return;
+        }
+        let what = What::ProxyIsBehind { proxy, life, epoch, process: self.master.process, since_ms: self.now_ms };
+        self.after(self.now_ms + BEHIND_MAX_MS, 0, what);
+    }
+
+    /// A while ago it has heard of a map that it could not go by.
+    pub(super) fn proxy_is_behind(&mut self, proxy: usize, life: u64, epoch: Epoch, process: u64, since_ms: u64) {
+        let (reader, master) = (&self.proxies[proxy], &self.master);
+        let is_hindered = reader.life != life
+            || !reader.running
+            || reader.cut_from_master_until_ms.max(reader.paused_until_ms) > since_ms
+            || !master.up
+            || master.process != process
+            || master.hung_until_ms > since_ms
+            || (since_ms..=self.now_ms).contains(&HEAL_MS)
+            || !self.checker.has_nodes(epoch)
+            || master.hash.is_empty()
+            || master.emptied_at_ms.is_some_and(|at_ms| at_ms >= since_ms);
+        if !is_hindered && reader.held.epoch() < epoch {
+            let what = format!("p{proxy} heard of map {epoch} at {since_ms} ms, and still goes by {}", reader.held.epoch());
+            self.check(Err(what));
+        }
+    }
+
     /// Says by which map it routes, unless something that was sent by an earlier one has not been answered.
     fn confirm(&mut self, proxy: usize) {
         let epoch = self.proxies[proxy].held.epoch();
+        // See [`crate::contract::CONFIRM_EVERY_MS`]; it confirms whenever it reads.
+        let out_of_touch_ms = 2 * self.paces.read_every_ms;
         let is_of_earlier = |asked: &Asked| asked.proxy == proxy && (1..epoch).contains(&asked.epoch);
         let reader = &mut self.proxies[proxy];
         // A master that cannot be reached is not told.
         let held_ms = reader.cut_from_master_until_ms.max(reader.paused_until_ms).max(self.master.hung_until_ms);
-        let unsettled = self.clients.asked.values().any(is_of_earlier);
+        let unsettled = self.clients.asked.values().any(is_of_earlier) && !flaw::has(Flaw::ConfirmsUnsettled);
         if epoch == 0 || !self.master.up || held_ms > self.now_ms || !reader.running || (unsettled && reader.said.is_none()) {
             return;
         }
@@ -206,8 +284,11 @@ impl World {
             _ => epoch,
         };
         if let Some((said, at_ms)) = reader.said
-            && self.now_ms > at_ms + OUT_OF_TOUCH_MS
+            && self.now_ms > at_ms + out_of_touch_ms
         {
+            if self.now_ms >= at_ms + self.options.proxy_grace_ms {
+                reader.given_up = reader.held.epoch().max(self.checker.published().0.saturating_sub(1));
+            }
             let least = reader.before.map_or(said, |(before, _)| before.min(said));
             reader.before = Some((least, self.now_ms + TELL_BEFORE_MS));
         }
@@ -252,7 +333,7 @@ impl World {
 
     /// Clients begin some commands, and give up others.
     pub(super) fn clients_act(&mut self) {
-        let at_ms = self.now_ms + 20 + self.random.below(40);
+        let at_ms = self.now_ms + self.random.between(self.paces.clients_ms / 2, self.paces.clients_ms * 3 / 2);
         self.after(at_ms, 0, What::ClientsAct);
         let now_ms = self.now_ms;
         let mut late: Vec<u64> =
@@ -282,8 +363,8 @@ impl World {
         let proxy = self.random.below(self.proxies.len() as u64) as usize;
         self.clients.next += 1;
         let number = self.clients.next;
-        let until_ms = self.now_ms + ANSWER_TIMEOUT_MS;
-        self.clients.asked.insert(number, Asked { op, proxy, epoch: 0, guest: false, until_ms, awaited: Vec::new() });
+        let until_ms = self.now_ms + self.paces.patience_ms;
+        self.clients.asked.insert(number, Asked { op, proxy, epoch: 0, strayed: false, until_ms, awaited: Vec::new() });
         self.at_proxy(number);
     }
 
@@ -311,13 +392,14 @@ impl World {
         }
         if let Some(asked) = self.clients.asked.get_mut(&number) {
             asked.epoch = self.proxies[proxy].held.epoch();
-            asked.guest = targets.iter().any(|(_, guest)| *guest);
             asked.awaited = targets.iter().map(|(node, _)| usize::from(*node)).collect();
         }
         for (node, guest) in targets {
             let node = usize::from(node);
             let Some(run_id) = self.proxies[proxy].links[node].clone() else { continue };
-            let at_ms = self.now_ms + self.latency();
+            let is_slow = self.proxies[proxy].slow_until_ms > self.now_ms;
+            let slow_ms = if is_slow { self.random.below(self.paces.patience_ms) } else { 0 };
+            let at_ms = self.now_ms + slow_ms + self.latency();
             self.after(at_ms, 0, What::CommandAtNode { number, proxy, node, run_id, op, guest });
         }
     }
@@ -327,7 +409,7 @@ impl World {
         let (Some(there), now_ms) = (self.nodes.get(node), self.now_ms) else { return false };
         // Only to the process that the map speaks of.
         let meant = self.proxies[proxy].held.map().get(&there.name).and_then(|node| node.run_id.clone());
-        if meant.is_some() && meant != there.run_id {
+        if meant.is_some() && meant != there.run_id && !flaw::has(Flaw::SpeaksToAnyProcess) {
             self.proxies[proxy].links[node] = None;
             return false;
         }
@@ -345,7 +427,7 @@ impl World {
             // The connection is reset.
             return self.command_fails(number);
         }
-        let held_ms = there.paused_until_ms.max(self.proxies[proxy].cut_from_node_until_ms[node]);
+        let held_ms = there.held_until_ms().max(self.proxies[proxy].cut_from_node_until_ms[node]);
         if held_ms > self.now_ms {
             return self.after(held_ms, 0, What::CommandAtNode { number, proxy, node, run_id, op, guest });
         }
@@ -356,7 +438,10 @@ impl World {
             Op::Flush { .. } => there.store.flush(Scope::All),
         }
         self.note(|| format!("n{node} does {op:?} guest={guest} -> {value}"));
-        if self.clients.asked.contains_key(&number) {
+        let epoch = self.clients.asked.get(&number).map(|asked| asked.epoch);
+        let strays = epoch.is_some_and(|epoch| self.strays(proxy, epoch, op, node, guest));
+        if let Some(asked) = self.clients.asked.get_mut(&number) {
+            asked.strayed |= strays;
             let at_ms = self.now_ms + 1;
             self.after(at_ms, 0, What::CommandAnswered { number, node, value });
         }
@@ -372,35 +457,47 @@ impl World {
         if !asked.awaited.is_empty() {
             return;
         }
-        let (op, epoch, guest) = (asked.op, asked.epoch, asked.guest);
+        let (op, strayed) = (asked.op, asked.strayed);
         self.clients.asked.remove(&number);
         match op {
             Op::Read { key, began } => {
                 let outcome = self.reads.read_ends(key, began, value, self.now_ms);
                 self.check(outcome);
             }
-            Op::Write { key, seq, .. } if self.strays(epoch) && (guest || !self.is_purged_later(node, key)) => {
-                self.write_ends(key, seq, Ending::Strayed);
-            }
+            Op::Write { key, seq, .. } if strayed => self.write_ends(key, seq, Ending::Strayed),
             Op::Write { key, seq, .. } => self.write_ends(key, seq, Ending::Done),
             Op::Flush { began } => (0..KEYS).for_each(|key| self.reads.flush_ends(key, began[key])),
         }
     }
 
-    /// A command that is answered now went by a map that readers should have left by now: it may have written where nobody
-    /// reads, and where no flush follows any more. Nobody waits for proxies to confirm the next map.
-    fn strays(&self, epoch: Epoch) -> bool {
+    /// A command that is done now went by a map that readers should have left by now, and may have written where nobody reads, and where
+    /// no flush follows any more. Nobody waits for proxies before guests are flushed, nor for one that has been silent for its grace period.
+    fn strays(&self, proxy: usize, epoch: Epoch, op: Op, node: usize, guest: bool) -> bool {
         let (published, at_ms) = self.checker.published();
-        epoch != published && self.now_ms > at_ms + options().settle_ms
+        let (Op::Write { key, .. } | Op::Read { key, .. }) = op else { return false };
+        let is_heard = self.proxies[proxy].said.is_some_and(|(_, at_ms)| self.now_ms < at_ms + self.options.proxy_grace_ms);
+        let is_heard = is_heard && epoch > self.proxies[proxy].given_up;
+        // One that has been silent for that long has not left the maps before the last either.
+        let is_old = epoch != published && (self.now_ms > at_ms + self.options.settle_ms || !is_heard);
+        let is_waited_for = is_heard && (self.is_purged_later(node, key) || self.is_emptied_later(node));
+        // Who lost the maps before does not know who goes by them.
+        epoch < self.lost_epoch || is_old && (guest || !is_waited_for)
     }
 
-    /// What was written there, not as a guest, by an older map must not turn up again: the node is to be purged of the key, and not before proxies have
-    /// confirmed that it lost it, or their grace period has passed.
+    /// What was written there, not as a guest, by an older map must not turn up again: the node is to be purged of the key, and not before
+    /// proxies have confirmed that it lost it, or their grace period has passed.
     fn is_purged_later(&self, node: usize, key: usize) -> bool {
         let name = &self.nodes[node].name;
         let is_up = self.master.hash.get(name).is_some_and(|node| node.up);
-        let graced = self.now_ms >= self.rehomed_at_ms + options().proxy_grace_ms;
+        let graced = self.now_ms >= self.rehomed_at_ms + self.options.proxy_grace_ms;
         is_up && !graced && home(&self.master.hash, key) != Some(name)
+    }
+
+    /// Nor if the node is shown down: it is emptied before it is up again, and not before proxies have confirmed that it is down.
+    fn is_emptied_later(&self, node: usize) -> bool {
+        let down_since_ms = self.checker.down_since_ms(&self.nodes[node].name);
+        let is_graced = |since_ms| self.now_ms >= since_ms + self.options.proxy_grace_ms;
+        down_since_ms.is_some_and(|since_ms| !is_graced(since_ms))
     }
 
     fn write_ends(&mut self, key: usize, seq: Seq, ending: Ending) {

@@ -1,10 +1,11 @@
 //! Agents that purge what they are told to, key by key.
 
 use super::{What, World, proxy::home};
-use crate::{contract::Epoch, membership::simulation::reads::KEYS};
-
-/// Between two keys of a purge.
-const PACE_MS: u64 = 40;
+use crate::{
+    contract::Epoch,
+    flaw::{self, Flaw},
+    membership::simulation::reads::KEYS,
+};
 
 impl World {
     /// The agent looks for an order, which it has not carried out on this process.
@@ -17,7 +18,10 @@ impl World {
         }
         self.note(|| format!("n{node} purges by order {order}"));
         self.nodes[node].purging = Some((run_id.clone(), order));
-        let at_ms = self.now_ms + self.random.below(PACE_MS);
+        if flaw::has(Flaw::PurgesByOldMap) {
+            self.nodes[node].purging_by = Some(std::array::from_fn(|key| home(&self.master.hash, key).cloned()));
+        }
+        let at_ms = self.now_ms + self.random.below(self.paces.purge_ms);
         self.after(at_ms, 0, What::PurgeLooks { node, run_id, order, key: 0 });
     }
 
@@ -32,7 +36,11 @@ impl World {
             self.nodes[node].purging = None;
             return;
         }
-        if home(&self.master.hash, key) == Some(&there.name) {
+        let is_at_home = match &there.purging_by {
+            Some(homes) if flaw::has(Flaw::PurgesByOldMap) => homes[key].as_ref() == Some(&there.name),
+            _ => home(&self.master.hash, key) == Some(&there.name),
+        };
+        if is_at_home {
             return self.purge_next(node, run_id, order, key);
         }
         let at_ms = self.now_ms + self.latency();
@@ -51,7 +59,7 @@ impl World {
 
     fn purge_next(&mut self, node: usize, run_id: String, order: Epoch, key: usize) {
         if key + 1 < KEYS {
-            let at_ms = self.now_ms + self.random.below(PACE_MS);
+            let at_ms = self.now_ms + self.random.below(self.paces.purge_ms);
             return self.after(at_ms, 0, What::PurgeLooks { node, run_id, order, key: key + 1 });
         }
         self.note(|| format!("n{node} has purged by order {order}"));

@@ -1,7 +1,7 @@
 //! How events and actions look in a history that is printed.
 
 use crate::{
-    contract::{AgentBusMessage, NodeMap},
+    contract::{AgentBusMessage, MapDelta, NodeMap},
     membership::{Action, Event},
 };
 
@@ -9,6 +9,9 @@ pub(super) fn event(event: &Event) -> String {
     match event {
         Event::MapRead { map, epoch, .. } => format!("MapRead {epoch:?} {:?}", self::map(map)),
         Event::MapHeard { map, epoch } => format!("MapHeard {epoch:?} {:?}", self::map(map)),
+        Event::DeltaHeard(MapDelta { from, epoch, changed, removed, .. }) => {
+            format!("DeltaHeard {from} to {epoch} {:?} without {removed:?}", self::map(changed))
+        }
         Event::Heard(AgentBusMessage::NodeUp { node }) => format!("NodeUp {} {:?}", node.node_name(), node.run_id),
         event => format!("{event:?}"),
     }

@@ -1,114 +1,18 @@
 //! CLIENT across workers, in front of real redis servers: waits that are ended from outside, pauses, and the end of connections.
 
-use std::{net::SocketAddr, time::Duration};
-
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
-use vrc_agent::spawn::{RedisProcess, SpawnOptions};
-use vrc_proxy::{Config, ListenAddr, Proxy, Source};
-
-/// Far longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Cluster {
-    proxy: Proxy,
-    nodes: Vec<RedisProcess>,
-}
+use super::support::{Client, Cluster, until_reply};
 
 impl Cluster {
-    /// Two nodes, and as many workers, so that clients of different workers meet.
-    async fn start() -> Self {
-        let mut nodes = Vec::new();
-        for _ in 0..2 {
-            nodes.push(RedisProcess::start(&SpawnOptions::default()).await.unwrap());
-        }
-        let list = nodes.iter().map(|node| format!("{}:{}", node.host(), node.port()).parse().unwrap()).collect();
-        let listen = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
-        let proxy = Proxy::start(Config { workers: 2, ..Config::new(Source::Nodes(list), listen) }).await.unwrap();
-        Cluster { proxy, nodes }
-    }
-
-    fn address(&self) -> SocketAddr {
-        match &self.proxy.listening()[0] {
-            ListenAddr::Tcp(address) => *address,
-            other => panic!("{other}"),
-        }
-    }
-
-    async fn client(&self) -> Client {
-        let stream = TcpStream::connect(self.address()).await.unwrap();
-        let mut client = Client { stream, id: 0 };
-        client.id = client.ask("CLIENT ID").await.trim_start_matches(':').trim().parse().unwrap();
-        client
-    }
-
     /// Waits until CLIENT LIST shows a client with these flags.
     async fn until_flags(&self, asker: &mut Client, of: &Client, flags: &str) {
         let flags = format!(" flags={flags} ");
         until_reply(asker, &format!("CLIENT LIST ID {}", of.id), |list| list.contains(&flags)).await;
     }
-
-    /// Waits until no node has a client that waits for data: a killed client hears of its end before its node does.
-    async fn until_nobody_waits(&self) {
-        for node in &self.nodes {
-            let stream = TcpStream::connect((node.host(), node.port())).await.unwrap();
-            let mut direct = Client { stream, id: 0 };
-            until_reply(&mut direct, "INFO clients", |info| info.contains("blocked_clients:0\r\n")).await;
-        }
-    }
-
-    async fn stop(self) {
-        self.proxy.stop().await;
-        for node in self.nodes {
-            node.stop().await.unwrap();
-        }
-    }
-}
-
-struct Client {
-    stream: TcpStream,
-    id: u64,
-}
-
-impl Client {
-    async fn say(&mut self, line: &str) {
-        self.stream.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
-    }
-
-    /// What comes next, whole enough to be a reply.
-    async fn hear(&mut self) -> String {
-        let mut got = Vec::new();
-        loop {
-            let len = timeout(PATIENCE, self.stream.read_buf(&mut got)).await.expect("in time").unwrap();
-            let text = String::from_utf8_lossy(&got);
-            let whole = match text.split_once("\r\n") {
-                Some((head, rest)) if head.starts_with('$') && head != "$-1" => {
-                    rest.len() == head[1..].parse::<usize>().unwrap() + 2
-                }
-                Some((head, rest)) if head.starts_with('*') && head != "*-1" => {
-                    rest.matches("\r\n").count() >= 2 * head[1..].parse::<usize>().unwrap()
-                }
-                Some(_) => true,
-                None => false,
-            };
-            if len == 0 || whole {
-                return text.into_owned();
-            }
-        }
-    }
-
-    async fn ask(&mut self, line: &str) -> String {
-        self.say(line).await;
-        self.hear().await
-    }
 }
 
 #[tokio::test]
 async fn waits_are_ended_as_by_their_time_or_with_an_error() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(|_| {}).await;
     let mut asker = cluster.client().await;
     for (wait, timed_out) in [
         ("BLPOP q 0", "*-1\r\n"),
@@ -134,7 +38,7 @@ async fn waits_are_ended_as_by_their_time_or_with_an_error() {
 /// However an element and the end of a wait meet, the element is either with the client or still in its list.
 #[tokio::test]
 async fn no_element_is_lost_when_a_wait_is_ended() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(|_| {}).await;
     let (mut asker, mut pusher, mut waiter) = (cluster.client().await, cluster.client().await, cluster.client().await);
     for round in 0..100 {
         waiter.say("BLPOP q 0").await;
@@ -152,7 +56,7 @@ async fn no_element_is_lost_when_a_wait_is_ended() {
 
 #[tokio::test]
 async fn a_pause_is_for_the_clients_of_all_workers_and_ends_in_time() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(|_| {}).await;
     let mut admin = cluster.client().await;
     assert_eq!(admin.ask("CLIENT PAUSE 100000 WRITE").await, "+OK\r\n");
     let mut writers = Vec::new();
@@ -176,7 +80,7 @@ async fn a_pause_is_for_the_clients_of_all_workers_and_ends_in_time() {
 
 #[tokio::test]
 async fn clients_of_all_workers_are_killed() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(|_| {}).await;
     let mut admin = cluster.client().await;
     let mut others = Vec::new();
     for _ in 0..4 {
@@ -192,11 +96,65 @@ async fn clients_of_all_workers_are_killed() {
     assert_eq!(admin.ask("CLIENT KILL TYPE normal").await, ":2\r\n");
     assert_eq!(others[0].hear().await, "");
     assert_eq!(others[3].hear().await, "");
-    cluster.until_nobody_waits().await;
     assert_eq!(admin.ask("RPUSH q x").await, ":1\r\n");
     assert_eq!(admin.ask("LLEN q").await, ":1\r\n", "nobody waits for it any more");
     assert_eq!(admin.ask("CLIENT KILL SKIPME no USER default").await, ":1\r\n");
     assert_eq!(admin.hear().await, "");
+    cluster.stop().await;
+}
+
+/// Who is told that a client is dead may count on it that nothing is given to it any more. What it was given at the same moment it gets.
+#[tokio::test]
+async fn no_element_is_lost_when_a_waiting_client_is_killed() {
+    let cluster = Cluster::start(|_| {}).await;
+    let (mut asker, mut pusher) = (cluster.client().await, cluster.client().await);
+    for round in 0..60 {
+        let mut waiter = cluster.client().await;
+        waiter.say("BLPOP q 0").await;
+        cluster.until_flags(&mut asker, &waiter, "b").await;
+        let kill = format!("CLIENT KILL ID {}", waiter.id);
+        let push = format!("RPUSH q {round}");
+        if round % 2 == 0 {
+            assert_eq!(asker.ask(&kill).await, ":1\r\n");
+            assert_eq!(pusher.ask(&push).await, ":1\r\n");
+        } else {
+            tokio::join!(pusher.ask(&push), asker.ask(&kill));
+        }
+        let got = waiter.hear().await;
+        let left = asker.ask("LPOP q").await;
+        let value = format!("\r\n{round}\r\n");
+        assert!(got.ends_with(&value) ^ left.ends_with(&value), "round {round}: got {got:?}, left {left:?}");
+        assert!(round % 2 == 1 || got.is_empty(), "round {round}: got {got:?}, left {left:?}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_commands_of_all_workers_are_shown() {
+    let cluster = Cluster::start(|_| {}).await;
+    let mut watchers = [cluster.client().await, cluster.client().await, cluster.client().await];
+    for watcher in &mut watchers {
+        assert_eq!(watcher.ask("MONITOR").await, "+OK\r\n");
+    }
+    for number in 0..4 {
+        let mut other = cluster.client().await;
+        assert_eq!(other.ask(&format!("SET k{number} v")).await, "+OK\r\n");
+        let address = other.stream.local_addr().unwrap();
+        for watcher in &mut watchers {
+            let expect = format!("[0 {address}] \"SET\" \"k{number}\" \"v\"\r\n");
+            let mut shown = String::new();
+            while !shown.ends_with(&expect) {
+                shown += &watcher.hear().await;
+                assert!(shown.len() < 1000, "{shown}");
+            }
+        }
+    }
+    let [mut first, second, third] = watchers;
+    assert_eq!(first.ask("RESET").await, "+RESET\r\n");
+    drop((second, third));
+    until_reply(&mut first, "CLIENT LIST", |list| !list.contains(" flags=O ")).await;
+    assert_eq!(first.ask("SET k v").await, "+OK\r\n");
+    assert_eq!(first.ask("PING").await, "+PONG\r\n", "nobody is shown anything any more");
     cluster.stop().await;
 }
 
@@ -205,25 +163,12 @@ async fn until(asker: &mut Client, line: &str, start: &str) -> String {
     until_reply(asker, line, |reply| reply.starts_with(start)).await
 }
 
-/// Asks until this is what is answered.
-async fn until_reply(asker: &mut Client, line: &str, is_it: impl Fn(&str) -> bool) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let reply = asker.ask(line).await;
-        if is_it(&reply) {
-            return reply;
-        }
-        assert!(Instant::now() < deadline, "{line}: {reply}");
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_script_that_runs_for_ever_is_told_of_and_killed_by_whoever_wants() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::start(|_| {}).await;
     for node in &cluster.nodes {
-        let stream = TcpStream::connect((node.host(), node.port())).await.unwrap();
-        assert_eq!(Client { stream, id: 0 }.ask("CONFIG SET busy-reply-threshold 1").await, "+OK\r\n");
+        let mut direct = Client::connect((node.host(), node.port())).await;
+        assert_eq!(direct.ask("CONFIG SET busy-reply-threshold 1").await, "+OK\r\n");
     }
     // A key of the slot that scripts without keys go by, 0.
     let key = "06S";
@@ -241,5 +186,28 @@ async fn a_script_that_runs_for_ever_is_told_of_and_killed_by_whoever_wants() {
         assert_eq!(other.ask(&format!("GET {key}")).await, "$-1\r\n");
         assert!(other.ask("SCRIPT KILL").await.starts_with("-NOTBUSY"));
     }
+    cluster.stop().await;
+}
+
+/// Nodes know CLIENT NO-TOUCH from redis 7.2 on; what they say of it is what one server says.
+#[tokio::test]
+async fn who_is_not_to_touch_keys_leaves_them_idle_where_nodes_know_of_that() {
+    let cluster = Cluster::start(|_| {}).await;
+    let mut node = Client::connect((cluster.nodes[0].host(), cluster.nodes[0].port())).await;
+    let (mut client, mut other) = (cluster.client().await, cluster.client().await);
+    client.ask("SET k v").await;
+    for line in ["CLIENT NO-TOUCH on", "CLIENT no-touch maybe", "CLIENT NO-TOUCH"] {
+        assert_eq!(client.ask(line).await, node.ask(line).await, "{line}");
+    }
+    let knows = node.ask("CLIENT NO-TOUCH off").await == "+OK\r\n";
+    assert_eq!(client.ask("CLIENT INFO").await.contains(" flags=T "), knows);
+    let idle =
+        async |client: &mut Client| client.ask("OBJECT IDLETIME k").await.trim_start_matches(':').trim().parse::<u64>().unwrap();
+    until_reply(&mut other, "OBJECT IDLETIME k", |reply| reply != ":0\r\n").await;
+    assert_eq!(client.ask("GET k").await, "$1\r\nv\r\n");
+    assert_eq!(idle(&mut other).await > 0, knows);
+    assert_eq!(client.ask("CLIENT NO-TOUCH off").await == "+OK\r\n", knows);
+    client.ask("GET k").await;
+    assert_eq!(client.ask("OBJECT IDLETIME k").await, ":0\r\n");
     cluster.stop().await;
 }

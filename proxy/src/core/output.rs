@@ -1,0 +1,152 @@
+//! What the driver takes out of the core: bytes to be written, and [`Effect`]s.
+
+use super::{Core, Effect, buffers, session::SessionId};
+
+impl Core {
+    /// Takes the list of backends that have output; give it back emptied to [`Core::reuse_dirty_backends`].
+    pub(crate) fn take_dirty_backends(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.dirty_backends)
+    }
+
+    pub(crate) fn reuse_dirty_backends(&mut self, mut list: Vec<u32>) {
+        list.clear();
+        if self.dirty_backends.is_empty() {
+            self.dirty_backends = list;
+        }
+    }
+
+    pub(crate) fn take_dirty_sessions(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.dirty_sessions)
+    }
+
+    pub(crate) fn reuse_dirty_sessions(&mut self, mut list: Vec<u32>) {
+        list.clear();
+        if self.dirty_sessions.is_empty() {
+            self.dirty_sessions = list;
+        }
+    }
+
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.dirty_backends.is_empty() || !self.dirty_sessions.is_empty() || !self.effects.is_empty() || self.has_lines()
+    }
+
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// What is to be written to a backend.
+    #[inline]
+    pub(crate) fn backend_output(&mut self, index: u32) -> &[u8] {
+        let backend = &mut self.backends[index as usize];
+        backend.dirty = false;
+        backend.output()
+    }
+
+    #[inline]
+    pub(crate) fn backend_written(&mut self, index: u32, len: usize) {
+        self.backends[index as usize].written(len);
+    }
+
+    pub(crate) fn backend_incarnation(&self, index: u32) -> u32 {
+        self.backends[index as usize].incarnation
+    }
+
+    /// What is to be written to a session's client: nothing while it waits for the rest of a batch.
+    #[inline]
+    pub(crate) fn session_output(&mut self, index: u32) -> &[u8] {
+        let session = &mut self.sessions[index as usize];
+        session.dirty = false;
+        if session.gathers() {
+            if !session.gathering {
+                session.gathering = true;
+                self.gathering.push(SessionId { index, generation: session.generation });
+            }
+            return &[];
+        }
+        session.output()
+    }
+
+    /// Whether output waits for the rest of its batch; if so, [`Core::end_gathering`] is to be called after [`GATHER_MS`].
+    ///
+    /// [`GATHER_MS`]: crate::limits::GATHER_MS
+    pub(crate) fn is_gathering(&self) -> bool {
+        !self.gathering.is_empty()
+    }
+
+    /// Has everything written that waits for the rest of a batch.
+    pub(crate) fn end_gathering(&mut self) {
+        let mut list = std::mem::take(&mut self.gathering);
+        for id in list.drain(..) {
+            let session = &mut self.sessions[id.index as usize];
+            if session.generation == id.generation {
+                session.gathering = false;
+                if session.gathers() {
+                    session.end_batch();
+                    self.mark_session(id.index);
+                }
+            }
+        }
+        self.gathering = list;
+    }
+
+    /// `len` bytes were written. If that was all that a closing session had to get, its connection is to be closed.
+    #[inline]
+    pub(crate) fn session_written(&mut self, index: u32, len: usize) {
+        self.counters.bytes_out += len as u64;
+        let session = &mut self.sessions[index as usize];
+        session.written(len);
+        if session.is_done() && session.open {
+            self.effects.push(Effect::Close { session: SessionId { index, generation: session.generation } });
+        }
+        session.return_buffers(&mut self.spare);
+        session.trim();
+    }
+
+    // ---- For a driver that sends from buffers of its own ----
+
+    /// Takes what is to be sent to a backend, and where in the buffer it starts; `None` if nothing. [`Core::backend_sent`] comes before
+    /// the next time.
+    pub(crate) fn take_backend_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
+        let backend = &mut self.backends[index as usize];
+        backend.dirty = false;
+        (!backend.output().is_empty()).then(|| backend.take_output(self.spare.pop().unwrap_or_default()))
+    }
+
+    /// What was taken has been sent.
+    pub(crate) fn backend_sent(&mut self, index: u32, mut buffer: Vec<u8>) {
+        let backend = &mut self.backends[index as usize];
+        backend.sent(&mut buffer);
+        buffers::give_back(buffer, &mut self.spare);
+        if !backend.output().is_empty() {
+            self.mark_backend(index);
+        }
+    }
+
+    /// As [`Core::take_backend_output`], for a session's client.
+    pub(crate) fn take_session_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
+        if self.session_output(index).is_empty() {
+            return None;
+        }
+        let next = self.spare.pop().unwrap_or_default();
+        Some(self.sessions[index as usize].take_output(next))
+    }
+
+    /// As [`Core::take_session_output`] for a session that is to be closed, which waits for nothing more.
+    pub(crate) fn take_last_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
+        self.sessions[index as usize].end_batch();
+        self.take_session_output(index)
+    }
+
+    /// What was taken has been sent: `len` bytes. If that was all that a closing session had to get, its connection is to be closed.
+    pub(crate) fn session_sent(&mut self, index: u32, buffer: Vec<u8>, len: usize) {
+        self.counters.bytes_out += len as u64;
+        buffers::give_back(buffer, &mut self.spare);
+        let session = &mut self.sessions[index as usize];
+        session.sent();
+        if session.output().is_empty() {
+            self.session_written(index, 0);
+        } else {
+            self.mark_session(index);
+        }
+    }
+}
