@@ -32,19 +32,20 @@ const PLACE_MAX: i64 = 1_000;
 type Rows = HashMap<Box<[u8]>, &'static Command>;
 
 static ROWS: LazyLock<ArcSwap<Rows>> = LazyLock::new(ArcSwap::default);
-/// Every row that ever was, subcommands within their containers.
+/// Every row that ever was, subcommands within their containers. Whoever replaces [`ROWS`] holds it: several workers learn at once.
 static KEPT: Mutex<Vec<&'static Command>> = Mutex::new(Vec::new());
 
 /// Learns from a node's reply to `COMMAND`, in RESP2, what the table lacks. Rows that cannot be read are left out. Returns how many
 /// commands are known beside the table's.
 pub fn learn(reply: &[u8]) -> usize {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let mut rows = Rows::clone(&ROWS.load());
     for element in array_elements(reply).into_iter().flatten() {
         let Some(row) = read(element, None) else { continue };
         if lookup(row.name.as_bytes()).is_some() {
             continue;
         }
-        if let Some(row) = keep(row) {
+        if let Some(row) = keep(row, &mut kept) {
             rows.insert(row.name.to_ascii_lowercase().into_bytes().into(), row);
         }
     }
@@ -84,8 +85,7 @@ pub fn resolve_learned(args: Args<'_>) -> Result<&'static Command, Unresolved> {
 }
 
 /// The row for good: the one that is equal to it, if there is one.
-fn keep(row: Row) -> Option<&'static Command> {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+fn keep(row: Row, kept: &mut Vec<&'static Command>) -> Option<&'static Command> {
     if let Some(equal) = kept.iter().find(|of| row.is(of)) {
         return Some(equal);
     }
@@ -471,6 +471,23 @@ mod tests {
         });
         assert_eq!(request("t.set", resolve_learned), Err(Unresolved::Arity(set)));
         assert_eq!(request("t.nothing a", resolve_learned), Err(Unresolved::Command));
+    }
+
+    /// As workers do, each from a node of its own.
+    #[test]
+    fn what_several_learn_at_once_is_known_afterwards() {
+        let names: Vec<_> = (0..8).flat_map(|of| (0..50).map(move |n| (of, format!("at-once.{of}.{n}")))).collect();
+        std::thread::scope(|scope| {
+            for own in names.chunk_by(|one, other| one.0 == other.0) {
+                scope.spawn(move || {
+                    for (_, name) in own {
+                        learn(&[b"*1\r\n", &row(name, "readonly", [1, 1, 1], &[])[..]].concat());
+                    }
+                });
+            }
+        });
+        let forgotten: Vec<_> = names.iter().filter(|(_, name)| lookup_learned(name.as_bytes()).is_none()).collect();
+        assert!(forgotten.is_empty(), "{forgotten:?}");
     }
 
     #[test]
