@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vrc_cluster::{
     contract::{Endpoint, Node, NodeMap},
-    placement::slots::{Bidder, SLOTS, assign, hash_tag, slot_of},
+    placement::slots::{Bidder, Bids, SLOTS, hash_tag, slot_of},
     topology::{PlacementKind, PlacementOptions, Topology, Unowned, WEIGHT_MAX, WEIGHT_MIN},
 };
 
@@ -95,11 +95,40 @@ fn every_slot_is_where_it_was_in_every_version() {
         [(0, 4, [2065742493, 1557860069]), (1, 100, [851008292, 3697184166]), (3, 1_000, [2804842485, 1407638654])]
     {
         let names = names(family, count);
-        let bidders: Vec<_> = names.iter().enumerate().map(|(n, name)| Bidder { name, weight: 1.0, up: n % 3 != 1 }).collect();
-        let assignment = assign(&bidders);
-        let found = [assignment.homes, assignment.holders]
+        let bidders: Vec<_> = names.iter().map(|name| Bidder { name, weight: 1.0 }).collect();
+        let bids = Bids::hear(&bidders);
+        let found = [bids.homes().into(), bids.holders(&bidders, |bidder| bidder % 3 != 1)]
             .map(|table| crc32fast::hash(&table.iter().flat_map(|node| node.to_le_bytes()).collect::<Vec<_>>()));
         assert_eq!(found, expect, "{count} nodes of family {family}");
+    }
+}
+
+/// States change most often, then names, then weights; and a topology follows on one of whatever came before.
+#[test]
+fn a_successor_is_what_is_built_from_nothing() {
+    let (own, legacy) = (PlacementKind::Slots, PlacementKind::Legacy);
+    let maps = [
+        map([]),
+        map([("a", 1.0, true)]),
+        map([("a", 1.0, true), ("b", 1.0, true), ("c", 2.0, true)]),
+        map([("a", 1.0, true), ("b", 1.0, false), ("c", 2.0, true)]),
+        map([("a", 1.0, false), ("b", 1.0, false), ("c", 2.0, false)]),
+        map([("a", 1.0, true), ("b", 1.0, true), ("d", 2.0, true)]),
+        map([("a", 1.0, true), ("b", 1.5, true), ("d", 2.0, true)]),
+        map([("a", 1.0, true), ("b", 1.5, true)]),
+    ];
+    for kind in [own, legacy] {
+        let options = PlacementOptions { kind, guest_databases: kind == own, ..Default::default() };
+        let mut topology = Topology::build(&maps[0], 0, &options, 0);
+        for (epoch, map) in (1..).zip(&maps) {
+            let fresh = Topology::build(map, epoch, &options, 0);
+            topology = topology.successor(map, epoch, 0);
+            assert_eq!((topology.epoch(), topology.nodes()), (epoch, fresh.nodes()));
+            for number in 0..1_000 {
+                let key = number.to_string();
+                assert_eq!(topology.locate(key.as_bytes()), fresh.locate(key.as_bytes()), "{key} in {map:?}");
+            }
+        }
     }
 }
 
@@ -143,15 +172,16 @@ fn a_down_node_keeps_its_keys_until_its_expiry() {
     nodes.get_mut("b").unwrap().state_change_time = 10_000;
     let options = PlacementOptions { down_node_expiry_ms: 5_000, guest_databases: true, ..Default::default() };
     let at = |now_ms| Topology::build(&nodes, 1, &options, now_ms);
-    let of_b = (0..SLOTS as u16).find(|slot| at(10_000).slot_owner(*slot).is_err()).unwrap();
+    let (down, expired) = (at(10_000), at(15_000));
+    let of_b = (0..SLOTS as u16).find(|slot| down.slot_owner(*slot).is_err()).unwrap();
     assert_eq!(at(14_999).slot_owner(of_b), Err(Unowned::Withheld { node: 1, until_ms: 15_000 }));
     assert_eq!(at(14_999).next_change_ms(), Some(15_000));
-    assert!(at(15_000).slot_owner(of_b).is_ok_and(|owner| owner.node == 0 && owner.guest));
-    assert_eq!(at(15_000).next_change_ms(), None);
+    assert!(expired.slot_owner(of_b).is_ok_and(|owner| owner.node == 0 && owner.guest));
+    assert_eq!(expired.next_change_ms(), None);
     // Nobody else's keys are withheld.
     assert_eq!(
-        (0..SLOTS as u16).filter(|slot| at(10_000).slot_owner(*slot).is_err()).count(),
-        (0..SLOTS as u16).filter(|slot| at(15_000).slot_owner(*slot).is_ok_and(|owner| owner.guest)).count()
+        (0..SLOTS as u16).filter(|slot| down.slot_owner(*slot).is_err()).count(),
+        (0..SLOTS as u16).filter(|slot| expired.slot_owner(*slot).is_ok_and(|owner| owner.guest)).count()
     );
 }
 

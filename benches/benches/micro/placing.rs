@@ -56,4 +56,12 @@ pub(crate) fn build(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(kind.to_string(), nodes), |b| b.iter(|| topology(black_box(&map), kind)));
         }
     }
+    for nodes in [4, 100, 1_000] {
+        let mut map = node_map(nodes);
+        let before = topology(&map, PlacementKind::Slots);
+        if let Some(node) = map.values_mut().next() {
+            node.up = false;
+        }
+        group.bench_function(BenchmarkId::new("slots-one-down", nodes), |b| b.iter(|| before.successor(black_box(&map), 2, 0)));
+    }
 }

@@ -90,7 +90,6 @@ impl TopologyWatch {
         let (changed, changes) = watch::channel(0);
         let trouble = Trouble::default();
         let believer = Arc::new(Mutex::new(Believer {
-            placement: options.placement.clone(),
             held: Held::default(),
             current: current.clone(),
             changed,
@@ -372,7 +371,6 @@ fn gap_pause(nodes: usize, chance: f64) -> Duration {
 
 /// Holds the map that is believed, and keeps the topology what map and time make it.
 struct Believer {
-    placement: PlacementOptions,
     held: Held,
     current: Arc<ArcSwap<Topology>>,
     changed: watch::Sender<Epoch>,
@@ -423,7 +421,7 @@ impl Believer {
     }
 
     fn rebuild(&mut self) {
-        let topology = Topology::build(self.held.map(), self.held.epoch(), &self.placement, now_ms());
+        let topology = self.current.load().successor(self.held.map(), self.held.epoch(), now_ms());
         self.current.store(Arc::new(topology));
         self.changed.send_replace(self.held.epoch());
     }

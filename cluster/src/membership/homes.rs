@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     contract::{Epoch, NodeMap},
-    placement::slots::{self, Bidder},
+    placement::slots::{Bidder, Bids},
     topology,
 };
 
@@ -17,8 +17,8 @@ pub type AssignHomes = fn(&[(&str, f64)]) -> Box<[u16]>;
 
 /// By the `slots` placement.
 pub(super) fn by_slots(nodes: &[(&str, f64)]) -> Box<[u16]> {
-    let bidders: Vec<_> = nodes.iter().map(|(name, weight)| Bidder { name, weight: *weight, up: false }).collect();
-    slots::assign(&bidders).homes
+    let bidders: Vec<_> = nodes.iter().map(|(name, weight)| Bidder { name, weight: *weight }).collect();
+    Bids::hear(&bidders).homes().into()
 }
 
 /// Follows the homes from map to map.

@@ -12,6 +12,8 @@
 //!
 //! Only additions and divisions are made with the floating-point numbers, so every machine comes to the same result.
 
+use std::{fmt, sync::LazyLock};
+
 use super::crc16::crc16;
 
 /// Number of slots, as in Redis Cluster.
@@ -64,67 +66,162 @@ pub struct Bidder<'a> {
     pub name: &'a str,
     /// Rate of its clock; more than 0.
     pub weight: f64,
-    /// Whether it may hold slots now.
-    pub up: bool,
-}
-
-/// Which bidder each slot belongs to, as indexes into the list of bidders.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// The winner among all bidders; empty if there are none.
-    pub homes: Box<[u16]>,
-    /// The winner among those that are up; empty if none is.
-    pub holders: Box<[u16]>,
 }
 
 /// How far bids are heard at first, as the cost of one bidder with the weight of all: a slot whose best bid is above that is one in
 /// 16 million, and everybody is heard again for it.
 const HEARD: f64 = 16.6;
 
-/// Gives every slot to its winner. At most 65,534 bidders, each with a name of its own.
-pub fn assign(bidders: &[Bidder<'_>]) -> Assignment {
-    assign_hearing(bidders, HEARD)
+/// What all nodes bid for every slot, as far as it may ever matter. It depends on no node's state: who holds a slot while some are
+/// down is read off it in a small part of the time that hearing all of them takes.
+///
+/// Bidders are told by their index in the list that they were heard in. For each slot about 17 of them are remembered, in 4 bytes each:
+/// 1.1 MB at most.
+pub struct Bids {
+    /// The bids for one slot after another's, in no order within a slot.
+    heard: Box<[Bid]>,
+    /// Where the bids for each slot begin, and where the last ones end.
+    starts: Box<[u32; SLOTS + 1]>,
+    homes: Box<[u16]>,
 }
 
-/// The result does not depend on how far is heard at first, only the time that it takes.
-fn assign_hearing(bidders: &[Bidder<'_>], heard: f64) -> Assignment {
-    debug_assert!(bidders.len() < usize::from(NOBODY));
-    let costs = costs();
-    let weights = |takes_part: fn(&Bidder<'_>) -> bool| -> f64 {
-        bidders.iter().filter(|bidder| takes_part(bidder)).map(|bidder| bidder.weight).sum()
-    };
-    let mut homes = Auction::new(heard / weights(|_| true));
-    let mut holders = Auction::new(heard / weights(|bidder| bidder.up));
-    let mut order: Vec<u16> = (0..SLOTS as u16).collect();
-    let mut undo = Vec::new();
-    for (index, bidder) in bidders.iter().enumerate() {
-        let mut random = SplitMix::seeded(bidder.name);
-        undo.clear();
-        for (rank, cost) in costs.iter().enumerate() {
-            let bid = cost / bidder.weight;
-            if bid > homes.limit && (!bidder.up || bid > holders.limit) {
+/// What a bid comes to is its rank's cost by its bidder's weight.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bid {
+    rank: u16,
+    bidder: u16,
+}
+
+impl Bids {
+    /// Hears at most 65,534 bidders, each with a name of its own.
+    pub fn hear(bidders: &[Bidder<'_>]) -> Bids {
+        Bids::hear_up_to(bidders, HEARD)
+    }
+
+    /// Who wins does not depend on how far is heard at first, only the time that it takes.
+    fn hear_up_to(bidders: &[Bidder<'_>], heard: f64) -> Bids {
+        debug_assert!(bidders.len() < usize::from(u16::MAX));
+        let limit = heard / bidders.iter().map(|bidder| bidder.weight).sum::<f64>();
+        let mut bids = Vec::new();
+        let mut starts = Box::new([0; SLOTS + 1]);
+        let mut shuffle = Shuffle::new();
+        for (index, bidder) in bidders.iter().enumerate() {
+            shuffle.begin(bidder.name);
+            for (rank, _) in COSTS.iter().enumerate().take_while(|(_, cost)| *cost / bidder.weight <= limit) {
+                let slot = shuffle.next_slot();
+                starts[usize::from(slot) + 1] += 1;
+                bids.push((slot, Bid { rank: rank as u16, bidder: index as u16 }));
+            }
+        }
+        for slot in 0..SLOTS {
+            starts[slot + 1] += starts[slot];
+        }
+        let mut next = starts.clone();
+        let mut heard = vec![Bid::default(); bids.len()].into_boxed_slice();
+        for (slot, bid) in bids {
+            let place = &mut next[usize::from(slot)];
+            heard[*place as usize] = bid;
+            *place += 1;
+        }
+        let mut all = Bids { heard, starts, homes: Box::default() };
+        all.homes = all.winners(bidders, |_| true);
+        all
+    }
+
+    /// The winner of each slot among all bidders; empty if there are none.
+    pub fn homes(&self) -> &[u16] {
+        &self.homes
+    }
+
+    /// The winner of each slot among the bidders that are up, by their index; empty if none is. The bidders are those that were heard.
+    pub fn holders(&self, bidders: &[Bidder<'_>], is_up: impl Fn(u16) -> bool) -> Box<[u16]> {
+        if self.homes.iter().all(|home| is_up(*home)) { self.homes.clone() } else { self.winners(bidders, is_up) }
+    }
+
+    fn winners(&self, bidders: &[Bidder<'_>], takes_part: impl Fn(u16) -> bool) -> Box<[u16]> {
+        if !(0..bidders.len() as u16).any(&takes_part) {
+            return Box::default();
+        }
+        let bid = |bid: &Bid| Offer::new(usize::from(bid.rank), bid.bidder, bidders);
+        let mut open = Vec::new();
+        let best = |slot: usize| match self.homes.get(slot) {
+            Some(home) if takes_part(*home) => Some(*home),
+            _ => {
+                let heard = &self.heard[self.starts[slot] as usize..self.starts[slot + 1] as usize];
+                let offers = heard.iter().filter(|bid| takes_part(bid.bidder)).map(bid);
+                offers.reduce(|best, offer| best.or_better(offer, slot, bidders)).map(|best| best.bidder)
+            }
+        };
+        let mut winners: Box<[u16]> = (0..SLOTS)
+            .map(|slot| {
+                best(slot).unwrap_or_else(|| {
+                    open.push(slot);
+                    u16::MAX
+                })
+            })
+            .collect();
+        if !open.is_empty() {
+            hear_again(&mut winners, &open, bidders, takes_part);
+        }
+        winners
+    }
+}
+
+impl fmt::Debug for Bids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bids").field("heard", &self.heard.len()).finish_non_exhaustive()
+    }
+}
+
+/// Hears everybody as far as it matters, for the slots that nobody who takes part has bid for below the limit.
+#[cold]
+fn hear_again(winners: &mut [u16], open: &[usize], bidders: &[Bidder<'_>], takes_part: impl Fn(u16) -> bool) {
+    let mut best: Vec<Option<Offer>> = vec![None; SLOTS];
+    let mut is_open = vec![false; SLOTS];
+    open.iter().for_each(|slot| is_open[*slot] = true);
+    let mut shuffle = Shuffle::new();
+    for (index, bidder) in bidders.iter().enumerate().filter(|(index, _)| takes_part(*index as u16)) {
+        // Beyond this a bidder wins nothing, and it falls fast with each that was heard.
+        let worst_lead = open.iter().map(|slot| best[*slot].map_or(f64::INFINITY, |best| best.bid)).fold(0.0, f64::max);
+        shuffle.begin(bidder.name);
+        for rank in 0..SLOTS {
+            let offer = Offer::new(rank, index as u16, bidders);
+            if offer.bid > worst_lead {
                 break;
             }
-            // One step of the Fisher-Yates shuffle gives the next rank's slot.
-            let swap = rank + random.below((SLOTS - rank) as u64) as usize;
-            order.swap(rank, swap);
-            undo.push(swap);
-            let slot = usize::from(order[rank]);
-            homes.bid(slot, bid, index as u16, bidders);
-            if bidder.up {
-                holders.bid(slot, bid, index as u16, bidders);
+            let slot = usize::from(shuffle.next_slot());
+            if is_open[slot] {
+                best[slot] = Some(best[slot].map_or(offer, |best| best.or_better(offer, slot, bidders)));
             }
         }
-        // Everybody's shuffle starts from the same order.
-        for (rank, swap) in undo.iter().enumerate().rev() {
-            order.swap(rank, *swap);
+    }
+    for slot in open {
+        if let Some(best) = best[*slot] {
+            winners[*slot] = best.bidder;
         }
     }
-    Assignment { homes: homes.close(bidders, |_| true), holders: holders.close(bidders, |bidder| bidder.up) }
+}
+
+/// A bid for one slot.
+#[derive(Clone, Copy)]
+struct Offer {
+    bid: f64,
+    bidder: u16,
+}
+
+impl Offer {
+    fn new(rank: usize, bidder: u16, bidders: &[Bidder<'_>]) -> Offer {
+        Offer { bid: COSTS[rank] / bidders[usize::from(bidder)].weight, bidder }
+    }
+
+    fn or_better(self, other: Offer, slot: usize, bidders: &[Bidder<'_>]) -> Offer {
+        let name = |offer: Offer| bidders[usize::from(offer.bidder)].name;
+        if other.bid < self.bid || (other.bid == self.bid && wins_tie(slot, name(other), name(self))) { other } else { self }
+    }
 }
 
 /// E(r) for every rank r.
-fn costs() -> Vec<f64> {
+static COSTS: LazyLock<Box<[f64]>> = LazyLock::new(|| {
     let mut sum = 0.0;
     (0..SLOTS)
         .map(|rank| {
@@ -132,67 +229,36 @@ fn costs() -> Vec<f64> {
             sum
         })
         .collect()
+});
+
+/// A node's order of the slots, as far as it is asked for: a Fisher-Yates shuffle, one step for each.
+struct Shuffle {
+    order: Box<[u16]>,
+    /// With what each step so far has swapped.
+    swaps: Vec<usize>,
+    random: SplitMix,
 }
 
-const NOBODY: u16 = u16::MAX;
-
-/// The best bid for each slot so far.
-struct Auction {
-    best: Vec<(f64, u16)>,
-    /// Bids above this do not count. Some bidders go on beyond it for the sake of the other auction, and some do not: if theirs
-    /// counted, they would win against better bids that nobody made.
-    limit: f64,
-}
-
-impl Auction {
-    fn new(limit: f64) -> Self {
-        Auction { best: vec![(f64::INFINITY, NOBODY); SLOTS], limit }
+impl Shuffle {
+    fn new() -> Self {
+        Shuffle { order: (0..SLOTS as u16).collect(), swaps: Vec::new(), random: SplitMix(0) }
     }
 
-    fn bid(&mut self, slot: usize, bid: f64, bidder: u16, bidders: &[Bidder<'_>]) {
-        if bid > self.limit {
-            return;
+    /// Everybody's starts from the same order.
+    fn begin(&mut self, name: &str) {
+        for (rank, swap) in self.swaps.drain(..).enumerate().rev() {
+            self.order.swap(rank, swap);
         }
-        let (best, holder) = self.best[slot];
-        if bid < best || (bid == best && wins_tie(slot, bidders[usize::from(bidder)].name, bidders[usize::from(holder)].name)) {
-            self.best[slot] = (bid, bidder);
-        }
+        self.random = SplitMix::seeded(name);
     }
 
-    fn close(mut self, bidders: &[Bidder<'_>], takes_part: impl Fn(&Bidder<'_>) -> bool) -> Box<[u16]> {
-        if !bidders.iter().any(&takes_part) {
-            return Box::default();
-        }
-        if self.best.iter().any(|(_, bidder)| *bidder == NOBODY) {
-            self.hear_everybody(bidders, takes_part);
-        }
-        self.best.into_iter().map(|(_, bidder)| bidder).collect()
-    }
-
-    /// Hears everybody as far as it matters, for the slots that nobody has bid for below the limit.
-    #[cold]
-    fn hear_everybody(&mut self, bidders: &[Bidder<'_>], takes_part: impl Fn(&Bidder<'_>) -> bool) {
-        self.limit = f64::INFINITY;
-        let is_open: Vec<bool> = self.best.iter().map(|(_, bidder)| *bidder == NOBODY).collect();
-        let open: Vec<usize> = (0..SLOTS).filter(|slot| is_open[*slot]).collect();
-        let costs = costs();
-        for (index, bidder) in bidders.iter().enumerate().filter(|(_, bidder)| takes_part(bidder)) {
-            let mut random = SplitMix::seeded(bidder.name);
-            let mut order: Vec<u16> = (0..SLOTS as u16).collect();
-            // Beyond this a bidder wins nothing, and it falls fast with each that was heard.
-            let worst_lead = open.iter().map(|slot| self.best[*slot].0).fold(0.0, f64::max);
-            for (rank, cost) in costs.iter().enumerate() {
-                let bid = cost / bidder.weight;
-                if bid > worst_lead {
-                    break;
-                }
-                order.swap(rank, rank + random.below((SLOTS - rank) as u64) as usize);
-                let slot = usize::from(order[rank]);
-                if is_open[slot] {
-                    self.bid(slot, bid, index as u16, bidders);
-                }
-            }
-        }
+    /// The next rank's slot. There are [`SLOTS`] of them.
+    fn next_slot(&mut self) -> u16 {
+        let rank = self.swaps.len();
+        let swap = rank + self.random.below((SLOTS - rank) as u64) as usize;
+        self.order.swap(rank, swap);
+        self.swaps.push(swap);
+        self.order[rank]
     }
 }
 
@@ -238,13 +304,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What [`assign`] should come to: every bid of everybody, and the best one for each slot.
-    fn hear_all(bidders: &[Bidder<'_>], takes_part: impl Fn(&Bidder<'_>) -> bool) -> Box<[u16]> {
-        let mut best = vec![(f64::INFINITY, NOBODY); SLOTS];
-        for (index, bidder) in bidders.iter().enumerate().filter(|(_, bidder)| takes_part(bidder)) {
+    /// What should come of all bids: the best one of everybody for each slot.
+    fn hear_all(bidders: &[Bidder<'_>], takes_part: impl Fn(u16) -> bool) -> Box<[u16]> {
+        let mut best = vec![(f64::INFINITY, u16::MAX); SLOTS];
+        for (index, bidder) in bidders.iter().enumerate().filter(|(index, _)| takes_part(*index as u16)) {
             let mut random = SplitMix::seeded(bidder.name);
             let mut order: Vec<usize> = (0..SLOTS).collect();
-            for (rank, cost) in costs().into_iter().enumerate() {
+            for (rank, cost) in COSTS.iter().enumerate() {
                 order.swap(rank, rank + random.below((SLOTS - rank) as u64) as usize);
                 let (bid, slot) = (cost / bidder.weight, order[rank]);
                 let (least, holder) = best[slot];
@@ -253,16 +319,20 @@ mod tests {
                 }
             }
         }
-        if bidders.iter().any(takes_part) { best.into_iter().map(|(_, bidder)| bidder).collect() } else { Box::default() }
+        let any = (0..bidders.len() as u16).any(takes_part);
+        if any { best.into_iter().map(|(_, bidder)| bidder).collect() } else { Box::default() }
     }
 
-    fn check(bidders: &[Bidder<'_>], heard: f64) {
-        let Assignment { homes, holders } = assign_hearing(bidders, heard);
-        assert!(homes == hear_all(bidders, |_| true), "other homes when hearing {heard} of {bidders:?}");
-        assert!(holders == hear_all(bidders, |bidder| bidder.up), "other holders when hearing {heard} of {bidders:?}");
+    fn check(bidders: &[Bidder<'_>], up: &[bool], heard: f64) {
+        let is_up = |bidder: u16| up[usize::from(bidder)];
+        let bids = Bids::hear_up_to(bidders, heard);
+        assert!(*bids.homes() == *hear_all(bidders, |_| true), "other homes when hearing {heard} of {bidders:?}");
+        assert!(
+            bids.holders(bidders, is_up) == hear_all(bidders, is_up),
+            "other holders when hearing {heard} of {bidders:?}, {up:?}"
+        );
     }
 
-    /// Slot 7761's three bids are all late: 6.47 by the node that is down, which was no longer heard when the others were.
     #[test]
     fn a_brace_is_seen_wherever_it_stands() {
         for len in 0..40 {
@@ -277,17 +347,21 @@ mod tests {
         }
     }
 
+    /// Slot 7761's three bids are all late, the first of them that of the node that goes down.
     #[test]
     fn a_home_stays_where_it_is_when_its_node_goes_down() {
-        let bidders = |up| {
-            let names = ["127.0.0.1:10813", "127.0.0.1:10814", "127.0.0.1:10815"];
-            names.map(|name| Bidder { name, weight: 1.0, up: up || name != "127.0.0.1:10813" })
-        };
-        let (before, after) = (assign(&bidders(true)), assign(&bidders(false)));
-        assert_eq!(before.homes[7761], 0);
-        assert!(before.homes == after.homes);
-        assert_eq!((after.homes[7761], after.holders[7761]), (0, 1));
-        check(&bidders(false), HEARD);
+        let bidders = ["127.0.0.1:10813", "127.0.0.1:10814", "127.0.0.1:10815"].map(|name| Bidder { name, weight: 1.0 });
+        let bids = Bids::hear(&bidders);
+        assert_eq!((bids.homes()[7761], bids.holders(&bidders, |_| true)[7761]), (0, 0));
+        assert_eq!(bids.holders(&bidders, |bidder| bidder != 0)[7761], 1);
+        check(&bidders, &[false, true, true], HEARD);
+    }
+
+    #[test]
+    fn nobody_holds_what_nobody_who_is_up_bids_for() {
+        assert!(Bids::hear(&[]).homes().is_empty());
+        let bidders = [Bidder { name: "a", weight: 1.0 }];
+        assert!(Bids::hear(&bidders).holders(&bidders, |_| false).is_empty());
     }
 
     proptest! {
@@ -301,8 +375,9 @@ mod tests {
             heard in prop_oneof![Just(HEARD), 0.0f64..8.0],
         ) {
             let names: Vec<_> = (0..nodes.len()).map(|n| format!("node-{seed}-{n}")).collect();
-            let bidders: Vec<_> = names.iter().zip(&nodes).map(|(name, (weight, up))| Bidder { name, weight: *weight, up: *up }).collect();
-            check(&bidders, heard);
+            let bidders: Vec<_> = names.iter().zip(&nodes).map(|(name, (weight, _))| Bidder { name, weight: *weight }).collect();
+            let up: Vec<_> = nodes.iter().map(|(_, up)| *up).collect();
+            check(&bidders, &up, heard);
         }
     }
 
