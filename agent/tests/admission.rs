@@ -166,7 +166,7 @@ async fn a_password_and_a_user_are_used_and_announced() {
     agent.stop().await;
 
     let client = redis::Client::open(format!("redis://:p%221@{}:{}", node.host(), node.port())).unwrap();
-    let mut admin = client.get_multiplexed_async_connection().await.unwrap();
+    let mut admin = open(&client).await;
     // A user that may hardly do anything: no ACL, no SELECT.
     let () = command(&mut admin, "ACL SETUSER vrc on >secret ~* &* -@all +ping +info").await;
     let () = command(&mut admin, "ACL DELUSER vrc-node").await;

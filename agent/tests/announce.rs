@@ -66,7 +66,7 @@ async fn a_killed_redis_is_down_at_once_and_up_when_it_is_back() {
 async fn a_stalled_redis_is_down_till_it_goes_on() {
     let (node, master) = (redis().await, redis().await);
     let mut ear = Ear::on(&master).await;
-    let agent = Agent::start(Config { ping_timeout: Duration::from_millis(300), ..config(&node, &master) });
+    let agent = Agent::start(Config { ping_timeout: Duration::from_secs(2), ..config(&node, &master) });
     let announced = ear.up().await;
     kill(node.pid(), Signal::STOP);
     let AgentBusMessage::NodeDown { run_id, .. } = ear.other_than_up().await else { panic!("not down") };
@@ -130,7 +130,7 @@ async fn a_master_that_hangs_does_not_keep_the_agent_from_ending() {
 #[tokio::test]
 async fn an_agent_that_has_nothing_to_say_ends_at_once() {
     let master = redis().await;
-    let nobody = NodeTarget::new("127.0.0.1", free_port("127.0.0.1").unwrap());
+    let nobody = NodeTarget::new("127.0.0.1", 1);
     // It does not wait for anybody to show down what nobody was told of.
     let agent = Agent::start(Config { leave_wait: NEVER, ..config_for(nobody, &master) });
     agent.stop().await;

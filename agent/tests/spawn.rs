@@ -50,7 +50,7 @@ async fn volatile_settings_are_really_applied_and_nothing_is_left_behind() {
     };
     let redis = RedisProcess::start(&options).await.unwrap();
     let target = redis::Client::open((redis.host(), redis.port())).unwrap();
-    let mut connection = target.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = open(&target).await;
     let () = redis::cmd("AUTH").arg(password).query_async(&mut connection).await.unwrap();
     for (name, expect) in [
         ("save", ""),

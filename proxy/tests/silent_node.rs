@@ -11,7 +11,7 @@ use tokio::{
 use vrc_proxy::{Config, ListenAddr, Proxy, Source};
 
 /// Far longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node that says OK to how its connections are set up, nothing to anything else, and tells of each connection that ends.
 async fn node() -> (u16, mpsc::UnboundedReceiver<()>) {

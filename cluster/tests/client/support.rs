@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     sync::watch,
@@ -21,15 +21,15 @@ use vrc_cluster::{
 };
 
 /// Far longer than anything here takes, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// An interval so long that nothing that waits for it happens in a test.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);
 
-/// A watch that need not be waited for.
+/// A watch that need not be waited for, but waits for a master on a busy machine.
 pub(crate) fn quick() -> WatchOptions {
     WatchOptions {
         read_every: Duration::from_millis(20),
-        answer_timeout: Duration::from_millis(500),
+        answer_timeout: PATIENCE,
         reconnect_pause_max: Duration::from_millis(100),
         ..WatchOptions::default()
     }
@@ -80,6 +80,12 @@ pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> 
     }
 }
 
+/// A connection without a limit of the library's own: a busy machine is no error.
+pub(crate) async fn open(client: &redis::Client) -> MultiplexedConnection {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+}
+
 /// Waits for a change after which the topology is as wanted.
 pub(crate) async fn until(
     mut changes: watch::Receiver<Epoch>,
@@ -115,7 +121,7 @@ impl Master {
     }
 
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
-        self.url().client().await.unwrap().get_multiplexed_async_connection().await.unwrap()
+        open(&self.url().client().await.unwrap()).await
     }
 
     /// Has the hash hold just this map.

@@ -1,6 +1,6 @@
 //! What a watch follows, and what it does not believe.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustix::process::Signal;
 use vrc_cluster::{
@@ -147,7 +147,7 @@ async fn a_master_that_died_and_came_back_empty_changes_nothing_until_it_has_a_m
 #[tokio::test]
 async fn a_master_that_hangs_is_left_and_found_again() {
     let master = Master::with(&up(&["a", "b"]), 5).await;
-    let watch = watch(&master, quick()).await;
+    let watch = watch(&master, WatchOptions { answer_timeout: Duration::from_millis(500), ..quick() }).await;
     let before = watch.topology();
     master.signal(Signal::STOP);
     let trouble = until_troubled(&watch).await;
@@ -161,11 +161,12 @@ async fn a_master_that_hangs_is_left_and_found_again() {
 /// Nothing is said or read when a down node's time is over, and here there is not even a master to say it.
 #[tokio::test]
 async fn keys_of_a_down_node_move_when_its_time_is_over() {
-    const EXPIRY_MS: u64 = 2_000;
+    const EXPIRY_MS: u64 = 5_000;
+    let mut master = Master::start().await;
     let gone = now_ms();
     let mut nodes = up(&["a", "b"]);
     nodes.insert("b".to_owned(), vrc_cluster::contract::Node { state_change_time: gone, ..node("b", false) });
-    let mut master = Master::with(&nodes, 5).await;
+    master.write(&nodes, Some(5)).await;
     let placement = PlacementOptions { down_node_expiry_ms: EXPIRY_MS, ..PlacementOptions::default() };
     let watch = watch(&master, WatchOptions { placement, ..quick() }).await;
     master.kill().await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use vrc_agent::spawn::free_port;
 
 /// How long a server may take to start, and a reply to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that saves nothing; killed when dropped.
 pub(crate) struct Server {

@@ -44,7 +44,7 @@ async fn a_killed_node_is_shown_down_at_once_and_comes_back_empty() {
 
 #[tokio::test]
 async fn a_stalled_node_is_shown_down_after_the_ping_timeout() {
-    let cluster = Cluster::of(3).await;
+    let cluster = Cluster::with(3, |config| config.ping_timeout = Duration::from_millis(500)).await;
     let began = Instant::now();
     cluster.nodes[0].fill().await;
     cluster.nodes[0].signal(Signal::STOP);

@@ -1,6 +1,7 @@
 //! Real redis servers, an agent's voice, and a reader's ear.
 
 use std::{
+    collections::BTreeMap,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -10,24 +11,29 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{sync::Notify, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use vrc_cluster::contract::{
-    AGENT_BUS, AgentBusMessage, Announcement, CLIENT_BUS, ClientBusMessage, Endpoint, Epoch, Node, NodeMap,
+    AGENT_BUS, AgentBusMessage, Announcement, CLIENT_BUS, ClientBusMessage, EPOCH_KEY, Endpoint, Epoch, NODE_SET_KEY, Node,
+    NodeMap,
 };
 use vrc_coordinator::{Config, Coordinator, Status};
 
 /// The longest that anything in these tests may take before it counts as never.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Settings for tests: quick, so that nobody has to wait for what is measured in seconds otherwise.
+/// Settings for tests: quick, so that nobody has to wait for what is measured in seconds otherwise; but patient with whoever has to
+/// answer, so that a node of a busy machine is not taken for dead where it must not be.
 pub(crate) fn config(master: &Redis) -> Config {
     Config {
         ping_interval: Duration::from_millis(100),
-        ping_timeout: Duration::from_millis(500),
+        ping_timeout: Duration::from_secs(10),
+        recheck: Duration::from_secs(10),
+        guest_flush_timeout: Duration::from_secs(10),
+        master_timeout: Duration::from_secs(10),
         settle: Duration::from_millis(20),
         flap_pause: Duration::from_millis(100),
         // As a rule they are alone.
@@ -75,10 +81,9 @@ impl Redis {
     async fn answers(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.child.try_wait().unwrap().is_none() {
-            if let Ok(mut connection) = self.try_connect().await
-                && let Ok(info) = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await
-            {
-                // Another server on this port would answer as well.
+            let info = async { redis::cmd("INFO").arg("server").query_async::<String>(&mut self.try_connect().await?).await };
+            // Another server on this port would answer as well, or not: then this one ends.
+            if let Ok(Ok(info)) = tokio::time::timeout(Duration::from_secs(1), info).await {
                 return info.contains(&format!("process_id:{}\r\n", self.child.id()));
             }
             sleep(Duration::from_millis(5)).await;
@@ -87,7 +92,9 @@ impl Redis {
     }
 
     async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        redis::Client::open(("127.0.0.1", self.port))?.get_multiplexed_async_connection().await
+        // Without a limit of the library's own: a busy machine is no error.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        redis::Client::open(("127.0.0.1", self.port))?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
@@ -238,7 +245,8 @@ impl Heard {
     }
 }
 
-/// Subscribes to the clients' channel and keeps every map; checks that epochs grow.
+/// Subscribes to the clients' channel and keeps every map; checks that epochs grow. What is published while it has lost the master it
+/// does not hear, so it reads the map once it listens again.
 pub(crate) struct Reader {
     heard: Arc<Mutex<Vec<Heard>>>,
     news: Arc<Notify>,
@@ -253,11 +261,24 @@ impl Reader {
         let client = redis::Client::open(("127.0.0.1", master.port)).unwrap();
         let (to, tell, is_ready) = (Arc::clone(&heard), Arc::clone(&news), Arc::clone(&ready));
         let task = tokio::spawn(async move {
-            loop {
+            let keep = |epoch: Epoch, map: NodeMap| {
+                to.lock().unwrap().push(Heard { at: Instant::now(), epoch, map });
+                tell.notify_waiters();
+            };
+            let mut said = 0;
+            for attempt in 0.. {
                 if let Ok(mut pubsub) = client.get_async_pubsub().await
                     && pubsub.subscribe(CLIENT_BUS).await.is_ok()
                 {
                     is_ready.notify_one();
+                    let mut read = 0;
+                    if attempt > 0
+                        && let Ok((epoch, map)) = read_map(&client).await
+                        && epoch > said
+                    {
+                        read = epoch;
+                        keep(epoch, map);
+                    }
                     let mut messages = pubsub.on_message();
                     while let Some(message) = messages.next().await {
                         let Ok(ClientBusMessage::UpdateNodes { node_map, epoch }) =
@@ -266,11 +287,11 @@ impl Reader {
                             continue;
                         };
                         let Some(epoch) = epoch else { continue };
-                        let mut heard = to.lock().unwrap();
-                        let last = heard.last().map_or(0, |last| last.epoch);
-                        assert!(epoch > last, "epoch {epoch} after {last}");
-                        heard.push(Heard { at: Instant::now(), epoch, map: node_map });
-                        tell.notify_waiters();
+                        assert!(epoch > said, "epoch {epoch} after {said}");
+                        said = epoch;
+                        if epoch > read {
+                            keep(epoch, node_map);
+                        }
                     }
                 }
                 sleep(Duration::from_millis(2)).await;
@@ -304,6 +325,15 @@ impl Reader {
         assert!(!self.task.is_finished(), "the reader failed");
         self.heard.lock().unwrap().clone()
     }
+}
+
+/// The map as it stands in the master.
+async fn read_map(client: &redis::Client) -> redis::RedisResult<(Epoch, NodeMap)> {
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let (epoch, fields): (Option<Epoch>, BTreeMap<String, String>) =
+        redis::pipe().atomic().get(EPOCH_KEY).hgetall(NODE_SET_KEY).query_async(&mut connection).await?;
+    let nodes = fields.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str(&text).ok()?)));
+    Ok((epoch.unwrap_or(0), nodes.collect()))
 }
 
 impl Drop for Reader {

@@ -1,6 +1,10 @@
 //! SLOWLOG, LATENCY, CONFIG, MEMORY and ACL across workers, in front of real redis servers.
 
-use super::support::{Client, Cluster, until_reply};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::support::{Client, Cluster, PATIENCE, until_reply};
 
 /// A client of the node at hand, not of the proxy.
 async fn direct(cluster: &Cluster, node: usize) -> Client {
@@ -12,15 +16,25 @@ async fn a_command_that_a_node_was_slow_with_is_logged_and_what_waited_for_data_
     let cluster = Cluster::start(|_| {}).await;
     let (mut one, mut other) = (cluster.client().await, cluster.client().await);
     one.ask("CLIENT SETNAME bob").await;
-    one.ask("SET k v").await;
     assert_eq!(other.ask("CONFIG SET slowlog-log-slower-than 50000 latency-monitor-threshold 50").await, "+OK\r\n");
-    for node in 0..2 {
-        direct(&cluster, node).await.ask("CLIENT PAUSE 100 ALL").await;
+    let mut nodes = [direct(&cluster, 0).await, direct(&cluster, 1).await];
+    for node in &mut nodes {
+        assert_eq!(node.ask("CLIENT PAUSE 100000 WRITE").await, "+OK\r\n");
     }
-    assert_eq!(one.ask("GET k").await, "$1\r\nv\r\n");
+    one.say("INCR n").await;
+    // From when its node has it and makes it wait.
+    let deadline = Instant::now() + PATIENCE;
+    while !nodes[0].ask("CLIENT LIST").await.contains(" flags=b ") && !nodes[1].ask("CLIENT LIST").await.contains(" flags=b ") {
+        assert!(Instant::now() < deadline, "no node has the command");
+    }
+    sleep(Duration::from_millis(60)).await;
+    for node in &mut nodes {
+        assert_eq!(node.ask("CLIENT UNPAUSE").await, "+OK\r\n");
+    }
+    assert_eq!(one.hear().await, ":1\r\n");
     let log = other.ask("SLOWLOG GET").await;
     assert!(log.starts_with("*1\r\n*6\r\n:0\r\n:"), "{log}");
-    assert!(log.contains("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n$") && log.ends_with("$3\r\nbob\r\n"), "{log}");
+    assert!(log.contains("*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n$") && log.ends_with("$3\r\nbob\r\n"), "{log}");
     let took_us: u64 = log.split("\r\n:").nth(3).unwrap().split("\r\n").next().unwrap().parse().unwrap();
     assert!((50_000..20_000_000).contains(&took_us), "{took_us}");
     let latest = other.ask("LATENCY LATEST").await;

@@ -12,7 +12,7 @@ use vrc_cluster::resp::ReplyFramer;
 use vrc_proxy::{Config, ListenAddr, Proxy, Source};
 
 /// Far longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
     pub(crate) proxy: Proxy,

@@ -94,7 +94,7 @@ impl Pair {
     /// Waits until both have noticed that earlier connections are closed: what they listened to is counted, and so are those whom a
     /// client ends.
     async fn until_alone(&mut self) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         for peer in [&mut self.redis, &mut self.proxy] {
             let mut until = async |request: &[u8], is_so: &dyn Fn(&[u8]) -> bool| {
                 while !is_so(&peer.ask(request, End::Marker).await) {

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// Longest that an answer may take before it counts as none.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the end of an answer is known.
 #[derive(Clone, Copy, PartialEq)]

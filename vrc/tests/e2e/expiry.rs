@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::{Cluster, Fleet, LONG, connect, eventually, locate};
 
-const EXPIRY_MS: u64 = 3_000;
+const EXPIRY_MS: u64 = 5_000;
 const ERROR: &str = "changed its state of late";
 
 fn now_ms() -> u64 {
@@ -16,7 +16,7 @@ fn withheld(placement: &'static str) {
         weights: vec![1.0; 2],
         proxies: 2,
         coordinator: vec!["--placement", placement],
-        proxy: vec!["--placement", placement, "--down-node-expiry", "3s"],
+        proxy: vec!["--placement", placement, "--down-node-expiry", "5s"],
         placement,
         ..Fleet::default()
     };

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use vrc_cluster::contract::{Confirmation, EPOCH_KEY, LEASE_KEY, PROXIES_KEY};
 
-use crate::support::{Cluster, Fleet, LONG, Load, Process, RedisServer, Relay, Way, connect, eventually};
+use crate::support::{Cluster, Fleet, LONG, Load, PATIENT, Process, RedisServer, Relay, Way, connect, eventually};
 
 /// Replies after which every key was read and written.
 const ENOUGH: u64 = 5_000;
@@ -25,7 +25,7 @@ impl Scene {
         let relay = Relay::start(master.port());
         let url = format!("redis://127.0.0.1:{}", relay.port());
         let cluster = Cluster::start_at(&Fleet { proxies: 2, ..Fleet::default() }, master, &url);
-        let standby = Process::vrc(&["coordinator", "--master", &url]);
+        let standby = Process::vrc(&[&["coordinator", "--master", &url], &PATIENT[..]].concat());
         // It knows the map that it would have to write back.
         standby.line_with("stands by", LONG);
         let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();

@@ -7,8 +7,8 @@ use crate::support::{Cluster, Fleet, LONG, Load, Process, RedisServer, connect, 
 /// Replies between two moves: enough that every key was read and written.
 const BETWEEN: u64 = 5_000;
 
-/// A coordinator that does not give proxies long, so that nobody has to wait for that.
-const SOON: [&str; 4] = ["--proxy-grace", "4s", "--purge-after", "500ms"];
+/// A coordinator that has nodes purged soon, so that nobody has to wait for that.
+const SOON: [&str; 2] = ["--purge-after", "500ms"];
 
 fn run(args: &[&str]) -> (Option<i32>, String) {
     let mut process = Process::vrc(args);
@@ -193,12 +193,7 @@ fn no_client_notices_a_rolling_restart() {
 /// Nodes flip from one weight to another before anybody has purged anything: whoever gets slots back is flushed first.
 #[test]
 fn no_stale_value_comes_back_with_a_home() {
-    let fleet = Fleet {
-        weights: vec![1.0; 3],
-        proxies: 2,
-        coordinator: vec!["--proxy-grace", "4s", "--purge-after", "10m"],
-        ..Fleet::default()
-    };
+    let fleet = Fleet { weights: vec![1.0; 3], proxies: 2, coordinator: vec!["--purge-after", "10m"], ..Fleet::default() };
     let cluster = Cluster::start(&fleet);
     let names: Vec<&str> = cluster.nodes.keys().map(String::as_str).collect();
     let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
@@ -232,13 +227,24 @@ fn keys_with_a_new_home_are_purged() {
             nodes.iter().all(|node| node["purge"].is_null()).then_some(())
         });
     };
-    let purged = || cluster.coordinator.output().matches("has purged the keys").count();
-    // Those that came first lost slots when others came; they are told all at once.
-    let at_start = eventually("what was lost at the start is purged", LONG, || {
-        let told: usize = redis::cmd("HLEN").arg("rvolcluster:purge").query(&mut connect(cluster.master.port())).ok()?;
-        (told > 0 && purged() == told).then_some(told)
-    });
-    all_purged("at the start");
+    // What a node lost before, it has purged with what it lost by the last weight.
+    let await_purged = |losers: &[&str]| {
+        eventually(&format!("{losers:?} are purged"), LONG, || {
+            let output = cluster.coordinator.output();
+            let since = output.rsplit_once("has a new weight or address").expect("a weight was changed").1;
+            losers.iter().all(|name| since.contains(&format!("node {name} has purged the keys"))).then_some(())
+        });
+        all_purged("told and done");
+    };
+    let (first, others) = names.split_first().unwrap();
+    // Those that came first lost slots when others came, each at its time, and may be flushed to get them back; nothing of that is under
+    // way from here on.
+    for (weight, losers) in [("2", others), ("1", &[*first])] {
+        carry_out(&cluster, &["weight", first, weight]);
+        await_purged(losers);
+    }
+    let flushed = || cluster.coordinator.output().matches("was flushed first").count();
+    let flushed_before = flushed();
 
     let keys: Vec<String> = (0..4_000).map(|number| format!("key:{number}")).collect();
     let mut client = connect(cluster.port());
@@ -248,9 +254,8 @@ fn keys_with_a_new_home_are_purged() {
         keys.iter().for_each(|key| _ = pipe.set(key, "before").ignore());
         pipe.exec(&mut client).unwrap();
     }
-    carry_out(&cluster, &["weight", names[0], "4"]);
-    eventually("the others are purged", LONG, || (purged() == at_start + 2).then_some(()));
-    all_purged("after the new weight");
+    carry_out(&cluster, &["weight", first, "4"]);
+    await_purged(others);
     let topology = cluster.topology();
     let mut left = 0;
     for (name, node) in &cluster.nodes {
@@ -275,18 +280,17 @@ fn keys_with_a_new_home_are_purged() {
     assert_eq!(told.iter().sum::<u64>(), 8_000 - left as u64);
 
     // What is written now is not met by what was there before, and nobody need be flushed.
-    for (database, weight, purged_then) in [(0, "1", at_start + 3), (3, "4", at_start + 5)] {
+    for (database, weight, losers) in [(0, "1", &[*first][..]), (3, "4", others)] {
         redis::cmd("SELECT").arg(database).exec(&mut client).unwrap();
         let mut pipe = redis::pipe();
         keys.iter().for_each(|key| _ = pipe.set(key, "meanwhile").ignore());
         pipe.exec(&mut client).unwrap();
-        carry_out(&cluster, &["weight", names[0], weight]);
+        carry_out(&cluster, &["weight", first, weight]);
         cluster.await_served(&cluster.proxies[0], LONG);
         let values: Vec<Option<String>> = redis::cmd("MGET").arg(&keys).query(&mut client).unwrap();
         assert!(values.iter().flatten().all(|value| value == "meanwhile"));
         assert!(values.iter().flatten().count() > 1_500);
-        eventually("purged once more", LONG, || (purged() == purged_then).then_some(()));
-        all_purged("once more");
+        await_purged(losers);
     }
-    assert!(!cluster.coordinator.output().contains("was flushed first"), "{}", cluster.coordinator.output());
+    assert_eq!(flushed(), flushed_before, "{}", cluster.coordinator.output());
 }

@@ -3,7 +3,7 @@
 use redis::Value;
 use vrc_cluster::contract::{EPOCH_KEY, LEASE_KEY};
 
-use crate::support::{Cluster, Fleet, LONG, Load, Process, RedisServer, connect, eventually, try_connect};
+use crate::support::{Cluster, Fleet, LONG, Load, PATIENT, Process, RedisServer, connect, eventually, try_connect};
 
 /// Replies after which every key was read and written.
 const ENOUGH: u64 = 5_000;
@@ -85,7 +85,7 @@ fn nobody_notices_that_sentinels_choose_another_master() {
     await_replicating(&other);
     let sentinels = Sentinels::start(&first);
     let mut cluster = Cluster::start_at(&Fleet { proxies: 2, ..Fleet::default() }, first, &sentinels.url());
-    let second = Process::vrc(&["coordinator", "--master", &sentinels.url()]);
+    let second = Process::vrc(&[&["coordinator", "--master", &sentinels.url()], &PATIENT[..]].concat());
     let ports: Vec<u16> = cluster.proxies.iter().map(|proxy| proxy.port).collect();
     let run_ids = |cluster: &Cluster| -> Vec<_> {
         let topology = cluster.topology();

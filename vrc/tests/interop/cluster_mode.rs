@@ -3,12 +3,12 @@
 //! Each program first works against a real cluster, of one node that has all slots.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use redis::aio::MultiplexedConnection;
-use vrc_agent::spawn::{RedisProcess, SpawnOptions};
+use vrc_agent::spawn::{RedisProcess, SpawnOptions, free_port};
 use vrc_cluster::{
     client::MasterUrl,
     contract::{EPOCH_KEY, Endpoint, NODE_SET_KEY},
@@ -41,7 +41,7 @@ async fn ask(connection: &mut MultiplexedConnection, words: &str) -> String {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port("127.0.0.1").unwrap()))
 }
 
 /// A redis in cluster mode that has all slots.

@@ -12,6 +12,9 @@ use vrc_cluster::{
 
 use super::{LONG, Process, RedisServer, connect, eventually};
 
+/// A coordinator that gives nodes long: one that a busy machine keeps waiting is not to be taken for dead.
+pub(crate) const PATIENT: [&str; 6] = ["--ping-timeout", "20s", "--recheck", "20s", "--guest-flush-timeout", "20s"];
+
 /// What a cluster consists of.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
@@ -80,6 +83,7 @@ impl Cluster {
     /// Likewise, with a master that all find by this URL.
     pub(crate) fn start_at(fleet: &Fleet, master: RedisServer, url: &str) -> Self {
         let mut args = vec!["coordinator", "--master", url, "--yield", "0s"];
+        args.extend(PATIENT);
         args.extend(&fleet.coordinator);
         let coordinator = Process::vrc(&args);
         let nodes = fleet.weights.iter().map(|weight| {

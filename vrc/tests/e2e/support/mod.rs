@@ -11,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use cluster::{Cluster, Fleet, Proxy, locate};
+pub(crate) use cluster::{Cluster, Fleet, PATIENT, Proxy, locate};
 pub(crate) use load::Load;
 pub(crate) use process::{Process, is_running, pid, vrc};
 pub(crate) use redis_server::{RedisServer, redis_program};
 pub(crate) use relay::{Relay, Way};
 
 /// Generous: for what has no limit of its own on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// Waits till `condition` gives something, and returns that; fails the test after `limit`.
 #[track_caller]
@@ -41,7 +41,7 @@ pub(crate) fn connect(port: u16) -> redis::Connection {
 
 /// See [`connect`].
 pub(crate) fn try_connect(port: u16) -> redis::RedisResult<redis::Connection> {
-    redis::Client::open(("127.0.0.1", port))?.get_connection_with_timeout(Duration::from_secs(2))
+    redis::Client::open(("127.0.0.1", port))?.get_connection_with_timeout(LONG)
 }
 
 /// Random numbers that are the same in every run (splitmix64).

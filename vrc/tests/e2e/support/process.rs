@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::eventually;
 
 /// Longer than any test takes, even on a busy machine.
-const LIFE: Duration = Duration::from_secs(300);
+const LIFE: Duration = Duration::from_secs(900);
 
 /// How much of what it wrote last is shown.
 const SHOWN_LINES: usize = 40;
@@ -78,7 +78,7 @@ impl Process {
         let what = format!("the end of {}", self.name);
         let status = eventually(&what, limit, || self.child.try_wait().expect("its state is known"));
         release(self.child.id());
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
         // What it wrote last is on its way; a child of its own may hold the pipe open for longer.
         while self.readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
