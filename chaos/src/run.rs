@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// For the cluster to come up, or to be well again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// What a busy machine may add to the proxy's time limit.
-const SLACK_MS: u64 = 3_000;
+const SLACK_MS: u64 = 15_000;
 /// Traffic goes on for so long when all is well again.
 const AFTER: Duration = Duration::from_millis(500);
 

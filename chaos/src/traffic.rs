@@ -25,8 +25,8 @@ const WRITERS: usize = 8;
 const READERS: usize = 8;
 const BATCH_MAX: usize = 6;
 const PAUSE_US_MAX: u64 = 16_000;
-/// Far above any limit of the proxy's own.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// Far above any limit of the proxy's own, and above what counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kinds of errors, by number.
 #[derive(Debug, Clone, Default)]

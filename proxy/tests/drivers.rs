@@ -27,7 +27,7 @@ impl Rig {
         }
         let fixed = started.iter().map(|node| format!("127.0.0.1:{}", node.port()).parse().unwrap()).collect();
         let listen = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
-        let config = Config { workers: 1, io_uring, ..Config::new(Source::Nodes(fixed), listen) };
+        let config = Config { workers: 1, io_uring, timeout: PATIENCE, ..Config::new(Source::Nodes(fixed), listen) };
         Rig { proxy: Proxy::start(config).await.unwrap(), nodes: started }
     }
 
@@ -235,7 +235,8 @@ async fn clients_of_a_unix_socket_are_served_alike(io_uring: bool) {
     let node = RedisProcess::start(&SpawnOptions::default()).await.unwrap();
     let path = std::env::temp_dir().join(format!("vrc-drivers-{}-{io_uring}.sock", std::process::id()));
     let fixed = vec![format!("127.0.0.1:{}", node.port()).parse().unwrap()];
-    let config = Config { workers: 1, io_uring, ..Config::new(Source::Nodes(fixed), ListenAddr::Unix(path.clone())) };
+    let listen = ListenAddr::Unix(path.clone());
+    let config = Config { workers: 1, io_uring, timeout: PATIENCE, ..Config::new(Source::Nodes(fixed), listen) };
     let proxy = Proxy::start(config).await.unwrap();
     let large: Vec<u8> = (0..2 << 20).map(|at: u32| (at % 251) as u8).collect();
     let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();

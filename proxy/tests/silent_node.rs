@@ -54,7 +54,8 @@ async fn who_waits_for_data_and_leaves_with_much_unread_does_not_wait_on() {
 async fn a_reply_does_not_wait_long_for_others_of_its_pipeline() {
     let (port, _endings) = node().await;
     let source = Source::Nodes(vec![format!("127.0.0.1:{port}").parse().unwrap()]);
-    let config = Config { workers: 1, ..Config::new(source, ListenAddr::Tcp("127.0.0.1:0".parse().unwrap())) };
+    let config =
+        Config { workers: 1, timeout: PATIENCE / 2, ..Config::new(source, ListenAddr::Tcp("127.0.0.1:0".parse().unwrap())) };
     let proxy = Proxy::start(config).await.unwrap();
     let ListenAddr::Tcp(address) = &proxy.listening()[0] else { panic!("asked for TCP") };
     let mut client = TcpStream::connect(address).await.unwrap();

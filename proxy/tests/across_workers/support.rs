@@ -27,7 +27,7 @@ impl Cluster {
         }
         let list = nodes.iter().map(|node| format!("{}:{}", node.host(), node.port()).parse().unwrap()).collect();
         let listen = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
-        let mut config = Config { workers: 2, ..Config::new(Source::Nodes(list), listen) };
+        let mut config = Config { workers: 2, timeout: PATIENCE, ..Config::new(Source::Nodes(list), listen) };
         change(&mut config);
         Cluster { proxy: Proxy::start(config).await.unwrap(), nodes }
     }

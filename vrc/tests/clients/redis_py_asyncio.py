@@ -24,7 +24,7 @@ async def work(r, task):
     prefix = f"task:{task}"
     for number in range(25):
         key = f"{prefix}:{number}"
-        equal(await r.set(key, number, ex=100), True)
+        equal(await r.set(key, number, ex=10_000), True)
         equal(await r.incrby(key, 1000), number + 1000)
         equal(await r.get(key), str(number + 1000).encode())
         equal(await r.hset(key + ":h", mapping={"task": task, "number": number}), 2)

@@ -1,5 +1,7 @@
 //! Servers to test against: plain redis servers, and a proxy in front of a fixed list of them.
 
+use std::time::Duration;
+
 use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection};
 use vrc_agent::spawn::{RedisProcess, SpawnOptions};
 use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, Source};
@@ -86,7 +88,8 @@ pub(crate) fn any_port() -> ListenAddr {
 }
 
 pub(crate) async fn start_proxy(config: Config) -> Proxy {
-    Proxy::start(Config { workers: 2, ..config }).await.unwrap()
+    // How long nodes take depends on the machine.
+    Proxy::start(Config { workers: 2, timeout: Duration::from_secs(120), ..config }).await.unwrap()
 }
 
 pub(crate) fn port_of(proxy: &Proxy) -> u16 {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// Far longer than any of them takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a program wrote.
 #[derive(Debug)]

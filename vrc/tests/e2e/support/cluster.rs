@@ -95,7 +95,9 @@ impl Cluster {
             (format!("127.0.0.1:{port}"), ClusterNode { agent, redis })
         });
         let nodes: BTreeMap<_, _> = nodes.collect();
-        let proxies = (0..fleet.proxies).map(|_| Proxy::start(&[&["--master", url], &fleet.proxy[..]].concat())).collect();
+        let proxies = (0..fleet.proxies)
+            .map(|_| Proxy::start(&[&["--master", url, "--timeout", "20s"], &fleet.proxy[..]].concat()))
+            .collect();
         let placement = fleet.placement.parse().expect("a placement");
         let cluster = Cluster { proxies, coordinator, nodes, master, placement };
         cluster.await_up(fleet.weights.len());
