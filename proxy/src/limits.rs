@@ -28,12 +28,21 @@ pub(crate) const NODE_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// Commands that may await their reply on one node connection; past it, likewise.
 pub(crate) const NODE_PENDING_MAX: usize = 256 * 1024;
 
+/// A node connection that has so many bytes to write has them written before the turn's other clients are read.
+pub(crate) const WRITE_SOON_BYTES: usize = 32 * 1024;
+/// How many bytes come from clients between two looks for such connections.
+pub(crate) const WRITE_LOOK_BYTES: usize = 64 * 1024;
+
 /// A node connection keeps an empty buffer up to this size: it is busy as a rule.
 pub(crate) const NODE_BUFFER_KEEP_BYTES: usize = 256 * 1024;
 /// Bytes of requests that one node connection keeps behind those it was sent last, until they are answered: for the slow log.
 pub(crate) const SENT_BYTES_MAX: usize = 1024 * 1024;
 /// They are kept in pieces of about this size.
 pub(crate) const SENT_CHUNK_BYTES: usize = 64 * 1024;
+/// A buffer of requests up to this size is kept as it was sent, whatever is in it.
+pub(crate) const SENT_SMALL_BYTES: usize = 16 * 1024;
+/// Where the requests in a larger one have more bytes than this each, no more is kept of them than will be shown.
+pub(crate) const SENT_LARGE_BYTES: usize = 2 * 1024;
 
 /// Most commands that the slow log can be told to keep.
 pub(crate) const SLOWLOG_MAX: u64 = 100_000;
@@ -138,8 +147,9 @@ const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(vrc_cluster::resp::BULK_BYTES_MAX < CLIENT_OUTPUT_MAX_BYTES);
 const _: () = assert!(GATHER_BYTES_MAX < CLIENT_OUTPUT_PAUSE_BYTES && GATHER_MS < TICK_MS);
 const _: () = assert!(KEEP_BYTES < SPARE_BYTES_MAX);
+const _: () = assert!(WRITE_SOON_BYTES < WRITE_LOOK_BYTES && WRITE_LOOK_BYTES < NODE_BUFFER_KEEP_BYTES);
 const _: () = assert!(SENT_CHUNK_BYTES < SENT_BYTES_MAX && SENT_BYTES_MAX < NODE_BACKLOG_BYTES);
-const _: () = assert!(NODE_BUFFER_KEEP_BYTES < SENT_BYTES_MAX);
+const _: () = assert!(NODE_BUFFER_KEEP_BYTES < SENT_BYTES_MAX && SENT_SMALL_BYTES < NODE_BUFFER_KEEP_BYTES);
 const _: () = assert!(KEEP_BYTES < READ_BYTES && READ_BYTES < CLIENT_OUTPUT_PAUSE_BYTES);
 const _: () = assert!(TRANSACTION_BYTES_MAX < vrc_cluster::resp::REQUEST_BYTES_MAX);
 const _: () = assert!(SCRIPT_BYTES_MAX < SCRIPTS_BYTES_MAX / 4 && SCRIPT_BYTES_MAX < NODE_BACKLOG_BYTES);

@@ -14,8 +14,8 @@ use crate::limits::{SLOW_ARG_BYTES_MAX, SLOW_ARGS_MAX};
 #[derive(Debug)]
 pub(crate) struct Slow {
     pub(crate) duration_us: u64,
-    /// Shortened by [`short_args`].
-    pub(crate) args: Vec<Vec<u8>>,
+    /// An array of bulk strings, as [`write_short`] makes it.
+    pub(crate) args: Vec<u8>,
     /// The client's address and name.
     pub(crate) peer: String,
     pub(crate) name: Box<str>,
@@ -68,8 +68,7 @@ impl SlowLog {
             encode::integer(out, *id as i64);
             encode::integer(out, *time_s as i64);
             encode::integer(out, slow.duration_us as i64);
-            encode::array(out, slow.args.len());
-            slow.args.iter().for_each(|arg| encode::bulk(out, arg));
+            out.extend_from_slice(&slow.args);
             encode::bulk(out, slow.peer.as_bytes());
             encode::bulk(out, slow.name.as_bytes());
         }
@@ -80,22 +79,33 @@ impl SlowLog {
     }
 }
 
-/// Arguments as redis keeps them: not too many, and none too long.
-pub(crate) fn short_args<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+/// Appends arguments as redis keeps them, as an array of bulk strings: not too many, and none too long.
+pub(crate) fn write_short<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     let count = args.len();
     let shown = if count > SLOW_ARGS_MAX { SLOW_ARGS_MAX - 1 } else { count };
-    let mut short: Vec<_> = args.take(shown).map(short_arg).collect();
+    encode::array(out, shown + usize::from(count > shown));
+    args.take(shown).for_each(|arg| write_short_arg(arg, out));
     if count > shown {
-        short.push(format!("... ({} more arguments)", count - shown).into_bytes());
+        encode::bulk(out, left_out(count - shown, "arguments").as_bytes());
     }
-    short
 }
 
-fn short_arg(arg: &[u8]) -> Vec<u8> {
+fn write_short_arg(arg: &[u8], out: &mut Vec<u8>) {
     match arg.split_at_checked(SLOW_ARG_BYTES_MAX) {
-        Some((start, rest)) if !rest.is_empty() => [start, format!("... ({} more bytes)", rest.len()).as_bytes()].concat(),
-        _ => arg.to_vec(),
+        Some((start, rest)) if !rest.is_empty() => {
+            let note = left_out(rest.len(), "bytes");
+            encode::header(out, b'$', start.len() + note.len());
+            out.extend_from_slice(start);
+            out.extend_from_slice(note.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        _ => encode::bulk(out, arg),
     }
+}
+
+/// What stands in place of what is not shown.
+pub(crate) fn left_out(count: usize, what: &str) -> String {
+    format!("... ({count} more {what})")
 }
 
 /// Seconds since 1970.
@@ -107,26 +117,29 @@ pub(crate) fn unix_s() -> u64 {
 mod tests {
     use super::*;
 
-    fn short(args: &[&str]) -> Vec<String> {
-        let args: Vec<_> = args.iter().map(|arg| arg.as_bytes()).collect();
-        short_args(args.into_iter()).into_iter().map(|arg| String::from_utf8(arg).unwrap()).collect()
+    fn check(args: &[&str], shown: &[&str]) {
+        let (mut short, mut expect) = (Vec::new(), Vec::new());
+        write_short(args.iter().map(|arg| arg.as_bytes()), &mut short);
+        encode::request(&mut expect, shown);
+        assert_eq!(String::from_utf8(short).unwrap(), String::from_utf8(expect).unwrap());
     }
 
     #[test]
     fn arguments_are_shortened_as_redis_does() {
-        assert_eq!(short(&["a"; 32]), ["a"; 32]);
-        let many = short(&["a"; 33]);
-        assert_eq!((many.len(), many[30].as_str(), many[31].as_str()), (32, "a", "... (2 more arguments)"));
+        check(&["a"; 32], &["a"; 32]);
+        check(&["a"; 33], &[["a"; 31].as_slice(), &["... (2 more arguments)"]].concat());
         let (fits, long) = ("A".repeat(128), "A".repeat(129));
-        assert_eq!(short(&[&fits, &long]), [fits.clone(), format!("{fits}... (1 more bytes)")]);
-        assert_eq!(short(&["", "GET"]), ["", "GET"]);
+        check(&[&fits, &long], &[&fits, &format!("{fits}... (1 more bytes)")]);
+        check(&["", "GET"], &["", "GET"]);
     }
 
     #[test]
     fn the_oldest_go_first_and_ids_go_on() {
         let log = SlowLog::default();
         let add = |name: &str, max| {
-            log.add(Slow { duration_us: 7, args: vec![name.into()], peer: "p:1".into(), name: "n".into() }, max);
+            let mut args = Vec::new();
+            encode::request(&mut args, &[name]);
+            log.add(Slow { duration_us: 7, args, peer: "p:1".into(), name: "n".into() }, max);
         };
         for name in ["a", "b", "c"] {
             add(name, 2);

@@ -11,13 +11,13 @@ use vrc_cluster::{
     resp::{Proto, ReplyFramer},
 };
 
-use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX};
+use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX, WRITE_SOON_BYTES};
 
 use super::{
     buffers::empty,
     private::Hold,
     script::Noted,
-    sent::Sent,
+    sent::{Request, Sent, bytes_of, whole},
     session::{Sequence, SessionId},
     tracked::Tracked,
 };
@@ -349,13 +349,13 @@ impl Backend {
         waiter
     }
 
-    /// The bytes of the request whose waiter was popped last, if they were kept.
-    pub(crate) fn request_of(&self, popped: &Waiter) -> Option<&[u8]> {
-        let (bytes, end) = self.sent.buffer_of(self.answered.wrapping_sub(1)).unwrap_or((&self.out, self.end_of_out()));
-        let behind = end.wrapping_sub(self.answered) as usize;
-        let bytes_behind = self.waiters.iter().take(behind).map(|waiter| waiter.len as usize).sum();
-        let end = bytes.len().checked_sub(bytes_behind)?;
-        Some(&bytes[end.checked_sub(popped.len as usize)?..end])
+    /// The request whose waiter was popped last, if it was kept.
+    pub(crate) fn request_of(&self, popped: &Waiter) -> Option<Request<'_>> {
+        let len = popped.len as usize;
+        self.sent.request(self.answered.wrapping_sub(1), len, &self.waiters).unwrap_or_else(|| {
+            let behind = self.end_of_out().wrapping_sub(self.answered) as usize;
+            whole(&self.out, len, bytes_of(&self.waiters, 0, behind))
+        })
     }
 
     /// The number of the next request.
@@ -422,6 +422,11 @@ impl Backend {
         }
     }
 
+    /// Whether what is to be written had better be before more comes.
+    pub(crate) fn has_much_output(&self) -> bool {
+        self.unwritten_bytes() >= WRITE_SOON_BYTES
+    }
+
     /// Takes the output out, to be sent elsewhere: a buffer, and where in it the output starts. `next` goes on collecting. What was
     /// taken counts as sent.
     pub(crate) fn take_output(&mut self, next: Vec<u8>) -> (Vec<u8>, usize) {
@@ -436,7 +441,7 @@ impl Backend {
     /// What was taken out has been sent: this buffer. Leaves it empty.
     pub(crate) fn sent(&mut self, buffer: &mut Vec<u8>) {
         self.in_flight = 0;
-        self.sent.keep(buffer, self.in_flight_end, self.answered);
+        self.sent.keep(buffer, self.in_flight_end, self.answered, &self.waiters);
     }
 
     /// `len` bytes of the output have been written.
@@ -446,7 +451,7 @@ impl Backend {
         if self.out_at == self.out.len() {
             if len > 0 {
                 let end = self.end_of_out();
-                self.sent.keep(&mut self.out, end, self.answered);
+                self.sent.keep(&mut self.out, end, self.answered, &self.waiters);
             }
             self.out_at = 0;
             self.go_on_behind();
@@ -566,9 +571,10 @@ pub(crate) struct Unsent {
 
 #[cfg(test)]
 mod tests {
-    use crate::limits::{NODE_BUFFER_KEEP_BYTES, SENT_BYTES_MAX};
+    use vrc_cluster::resp::encode;
 
-    use super::*;
+    use super::{super::slow::write_shown, *};
+    use crate::limits::{NODE_BUFFER_KEEP_BYTES, SENT_BYTES_MAX};
 
     fn backend() -> Backend {
         let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane::new(Proto::Resp2, 0, false));
@@ -626,41 +632,64 @@ mod tests {
 
     #[test]
     fn a_request_is_known_until_it_is_answered_however_it_was_written() {
-        let request = |number: usize| format!("request {number}{}", ".".repeat(number % 7)).into_bytes();
-        // How many requests are queued, how many bytes are written (all if none are given), and how many are answered, in turn.
+        let request = |number: usize, len: usize| {
+            let mut bytes = Vec::new();
+            encode::request(&mut bytes, &["SET", &number.to_string(), &".".repeat(len)]);
+            bytes
+        };
+        // How many requests are queued, how many are written and a part of the next (all if none are given), and how many are answered, in
+        // turn.
         let steps: [(usize, Option<usize>, usize); 9] = [
             (1, None, 1),
             (3, None, 1),
             (2, None, 0),
-            (4, Some(5), 0),
+            (4, Some(0), 0),
             (0, None, 6),
-            (5, Some(30), 4),
-            (0, Some(1), 0),
+            (5, Some(2), 4),
+            (0, Some(0), 0),
             (0, None, 0),
             (1, None, 4),
         ];
+        let large_len = 2 * NODE_BUFFER_KEEP_BYTES;
         for large in [None, Some(4), Some(11)] {
+            let len_of = |number: usize| match number % 40 {
+                at if large.is_some_and(|large| (large..large + 8).contains(&at)) => [large_len, 4_000][at % 2],
+                at => at % 7,
+            };
             let mut backend = Backend::new("n".into(), Endpoint::new("127.0.0.1", 1), Lane::new(Proto::Resp2, 0, false));
             backend.state = State::Up;
             let (mut queued, mut answered) = (0, 0);
+            // Where each request ends in all that is written.
+            let (mut ends, mut bytes_written) = (Vec::new(), 0);
             for _ in 0..50 {
                 for (count, written, pops) in steps {
                     for _ in 0..count {
-                        let mut bytes = request(queued);
-                        if large == Some(queued) {
-                            bytes.resize(2 * NODE_BUFFER_KEEP_BYTES, b'x');
+                        let bytes = request(queued, len_of(queued));
+                        ends.push(ends.last().unwrap_or(&0) + bytes.len());
+                        if bytes.len() > large_len {
+                            backend.push_whole(Waiter::nobody(0), bytes);
+                        } else {
+                            backend.push(Waiter::nobody(0), |out| out.extend(bytes));
                         }
-                        backend.push(Waiter::nobody(0), |out| out.extend(bytes));
                         queued += 1;
                     }
-                    backend.written(written.unwrap_or(usize::MAX).min(backend.output().len()));
+                    let whole = ends.iter().take_while(|end| **end <= bytes_written).count();
+                    let upto = written.map_or(queued, |count| whole + count);
+                    let until = upto.checked_sub(1).map_or(0, |last| ends[last]) + if upto < queued { 5 } else { 0 };
+                    while bytes_written < until {
+                        let len = backend.output().len().min(until - bytes_written);
+                        backend.written(len);
+                        bytes_written += len;
+                    }
                     for _ in 0..pops {
                         let waiter = backend.pop().unwrap();
+                        let sent = request(answered, len_of(answered));
+                        let mut expect = Vec::new();
+                        write_shown(&sent, 0, &mut expect);
                         match backend.request_of(&waiter) {
-                            Some(bytes) if large == Some(answered) => assert_eq!(bytes.len(), 2 * NODE_BUFFER_KEEP_BYTES),
-                            Some(bytes) => assert_eq!(bytes, request(answered), "{answered}"),
-                            // Only what stood in one buffer with the large one may be lost.
-                            None => assert!(large.is_some_and(|large| answered.abs_diff(large) < 8), "{answered}"),
+                            Some(Request::Whole(bytes)) => assert_eq!(bytes, sent, "{answered}"),
+                            Some(Request::Shown(shown)) => assert_eq!(shown, expect, "{answered}"),
+                            None => panic!("{answered}"),
                         }
                         answered += 1;
                     }
@@ -680,9 +709,33 @@ mod tests {
         }
         assert!(backend.sent.bytes() > SENT_BYTES_MAX / 2);
         let first = backend.pop().unwrap();
-        assert_eq!(backend.request_of(&first).unwrap(), b"aaaa");
+        assert_eq!(backend.request_of(&first), Some(Request::Whole(b"aaaa")));
         while let Some(waiter) = backend.pop() {
-            assert!(backend.request_of(&waiter).is_none_or(|bytes| bytes.len() == waiter.len as usize));
+            let is_whole = |request| matches!(request, Request::Whole(bytes) if bytes.len() == waiter.len as usize);
+            assert!(backend.request_of(&waiter).is_none_or(is_whole));
+        }
+    }
+
+    #[test]
+    fn of_large_requests_to_a_node_that_does_not_answer_next_to_nothing_is_kept() {
+        let mut backend = backend();
+        for number in 0..1_000 {
+            for _ in 0..3 {
+                let value = "x".repeat(10 * 1024);
+                backend.push(Waiter::nobody(0), |out| encode::request(out, &["SET", &number.to_string(), &value]));
+            }
+            backend.written(backend.output().len());
+            assert!(backend.out.capacity() <= NODE_BUFFER_KEEP_BYTES && backend.sent.bytes() <= (number + 1) * 3 * 256);
+        }
+        for name in ["aaaa", "bbb", "cc"] {
+            let waiter = backend.pop().unwrap();
+            assert_eq!(backend.request_of(&waiter), None, "{name} is no request that could be shown");
+        }
+        for number in (0..1_000).flat_map(|number| [number; 3]) {
+            let waiter = backend.pop().unwrap();
+            let Some(Request::Shown(shown)) = backend.request_of(&waiter) else { panic!("{number} is not known") };
+            let start = format!("*3\r\n$3\r\nSET\r\n${}\r\n{number}\r\n", number.to_string().len());
+            assert!(shown.starts_with(start.as_bytes()) && shown.ends_with(b"x... (10112 more bytes)\r\n"), "{number}");
         }
     }
 

@@ -41,7 +41,7 @@ impl Core {
     /// Takes in what comes behind something that was kept.
     fn take_in_behind(&mut self, id: SessionId, bytes: &[u8]) {
         let session = &mut self.sessions[id.index as usize];
-        let (bytes, behind) = bytes.split_at(session.share_of_large(bytes.len()));
+        let (bytes, behind) = bytes.split_at(session.share_of_unfinished(bytes.len()));
         session.keep(bytes);
         self.take_kept_input(id.index);
         if !behind.is_empty() {

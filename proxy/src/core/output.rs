@@ -15,6 +15,12 @@ impl Core {
         }
     }
 
+    /// Takes those off that list that have much.
+    pub(crate) fn take_much_output(&mut self) -> Vec<u32> {
+        let backends = &self.backends;
+        self.dirty_backends.extract_if(.., |index| backends[*index as usize].has_much_output()).collect()
+    }
+
     pub(crate) fn take_dirty_sessions(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.dirty_sessions)
     }

@@ -193,12 +193,12 @@ impl Session {
         }
     }
 
-    /// How many of `len` bytes more belong to a large request that is unfinished, all if there is none: were what comes behind it put into
-    /// its buffer, that would have to be moved.
-    pub(crate) fn share_of_large(&self, len: usize) -> usize {
+    /// How many of `len` bytes more belong to the unfinished request, all if that is not known: were what comes behind it put into its
+    /// buffer, that would have to grow for it, and the bytes to be moved.
+    pub(crate) fn share_of_unfinished(&self, len: usize) -> usize {
         let kept = self.kept_bytes();
         match self.partial.as_ref().and_then(|framer| framer.end()) {
-            Some(end) if kept >= READ_BYTES && kept < end => len.min(end - kept),
+            Some(end) if kept < end => len.min(end - kept),
             _ => len,
         }
     }

@@ -11,12 +11,12 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow, backend::Waiter, client::addresses, everywhere::wrong_arguments, private::Hold, script::behind_loads,
-    session::Slot,
+    sent::Request, session::Slot,
 };
 use crate::{
     latency::Event,
     limits::SLOW_AT_ONCE_MAX,
-    slowlog::{Slow, short_args},
+    slowlog::{Slow, left_out, write_short},
 };
 
 /// How many entries SLOWLOG GET shows unless told.
@@ -55,8 +55,15 @@ impl Core {
     pub(super) fn timed(&mut self, backend: u32, waiter: Waiter) {
         let waited = matches!(self.backends[backend as usize].hold, Some(Hold::Waiting { .. }));
         let took_us = if waited { 0 } else { self.now_us.saturating_sub(waiter.since_us) };
-        let request = |core: &Core| Some(shown(core.backends[backend as usize].request_of(&waiter)?, waiter.skip));
-        self.note_time(waiter, took_us, request);
+        let shown = |core: &Core| match core.backends[backend as usize].request_of(&waiter)? {
+            Request::Whole(request) => {
+                let mut shown = Vec::new();
+                write_shown(request, waiter.skip, &mut shown);
+                (!shown.is_empty()).then_some(shown)
+            }
+            Request::Shown(shown) => Some(shown.to_vec()),
+        };
+        self.note_time(waiter, took_us, shown);
     }
 
     /// Instead of a reply this waiter will get an error. What it had asked for is gone, but for its length.
@@ -67,7 +74,7 @@ impl Core {
         }
     }
 
-    fn note_time(&mut self, waiter: Waiter, took_us: u64, request: impl FnOnce(&Core) -> Option<Vec<Vec<u8>>>) {
+    fn note_time(&mut self, waiter: Waiter, took_us: u64, shown: impl FnOnce(&Core) -> Option<Vec<u8>>) {
         if waiter.is_nobody() {
             return;
         }
@@ -87,9 +94,11 @@ impl Core {
         let is_fast = waiter.command.row().is_some_and(|command| command.flags.contains(Flags::FAST));
         self.note_latency(if is_fast { Event::FastCommand } else { Event::Command }, took_us);
         if self.is_slow(took_us) && self.may_log_slow() {
-            let args = request(self).unwrap_or_else(|| {
+            let args = shown(self).unwrap_or_else(|| {
                 let name = waiter.command.row().map_or("?", |command| command.name);
-                vec![name.into(), format!("... ({} more bytes)", waiter.len).into_bytes()]
+                let mut shown = Vec::new();
+                encode::request(&mut shown, &[name, &left_out(waiter.len as usize, "bytes")]);
+                shown
             });
             self.log_slow(waiter.session, took_us, args);
         }
@@ -112,7 +121,9 @@ impl Core {
             self.stats.histograms.add(command.id(), 0);
         }
         if self.is_slow(0) && self.may_log_slow() {
-            self.log_slow(index, 0, short_args(without_secrets(command, args).into_iter()));
+            let mut shown = Vec::new();
+            write_short(without_secrets(command, args), &mut shown);
+            self.log_slow(index, 0, shown);
         }
     }
 
@@ -155,38 +166,42 @@ impl Core {
         self.slow_now >= SLOW_AT_ONCE_MAX && !self.live.latency_tracking && !self.watches_latency()
     }
 
-    fn log_slow(&mut self, index: u32, duration_us: u64, args: Vec<Vec<u8>>) {
+    fn log_slow(&mut self, index: u32, duration_us: u64, args: Vec<u8>) {
         let session = &self.sessions[index as usize];
         let slow = Slow { duration_us, args, peer: addresses(session).0, name: session.name.clone() };
         self.settings.logs.slow.add(slow, self.live.slow_max);
     }
 }
 
-/// The arguments of a request as it went to a node, `skip` of whose replies do not count: a transaction's commands are one argument
-/// each.
-fn shown(request: &[u8], skip: u32) -> Vec<Vec<u8>> {
+/// Appends the arguments of a request that went to a node as the log has them, `skip` of whose replies do not count: a transaction's
+/// commands are one argument each. Nothing if it is no request.
+pub(super) fn write_shown(request: &[u8], skip: u32, out: &mut Vec<u8>) {
     let (loads, mut rest) = behind_loads(request, skip);
     let mut framer = RequestFramer::default();
-    let mut requests = Vec::new();
+    let mut words = Vec::new();
     while let Ok(Some(Frame::Multibulk(len))) = framer.advance(rest) {
         let args = Args::new(&rest[..len], framer.args());
-        let shown = match resolve(args) {
-            Ok(command) => without_secrets(command, args),
-            Err(_) => args.iter().collect(),
-        };
-        requests.push(shown.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
+        let command = resolve(args).ok();
+        if skip == loads {
+            return match command {
+                Some(command) => write_short(without_secrets(command, args), out),
+                None => write_short(args.iter(), out),
+            };
+        }
+        let shown: Vec<_> = command.map_or_else(|| args.iter().collect(), |command| without_secrets(command, args).collect());
+        words.push(shown.join(&b' '));
         rest = &rest[len..];
         framer.reset();
     }
-    if skip == loads {
-        return short_args(requests.concat().iter().map(|arg| &**arg));
+    if words.is_empty() {
+        return;
     }
     // EXEC stands in front, as if the client had said all at once, in place of the MULTI there.
-    let words: Vec<Vec<u8>> = requests.iter().skip(1).map(|args| args.join(&b' ')).collect();
-    let commands = words.iter().take(words.len().saturating_sub(1)).map(|words| &**words);
-    short_args(std::iter::once(&b"EXEC"[..]).chain(commands).collect::<Vec<_>>().into_iter())
+    let commands = words.get(1..words.len().saturating_sub(1)).unwrap_or_default();
+    let all: Vec<_> = std::iter::once(&b"EXEC"[..]).chain(commands.iter().map(|words| &**words)).collect();
+    write_short(all.into_iter(), out);
 }
 
-fn without_secrets<'a>(command: &Command, args: Args<'a>) -> Vec<&'a [u8]> {
-    args.iter().enumerate().map(|(index, arg)| if is_sensitive(command, args, index) { REDACTED } else { arg }).collect()
+fn without_secrets<'a>(command: &'static Command, args: Args<'a>) -> impl ExactSizeIterator<Item = &'a [u8]> {
+    args.iter().enumerate().map(move |(index, arg)| if is_sensitive(command, args, index) { REDACTED } else { arg })
 }

@@ -13,7 +13,7 @@ use mio::{Interest, Registry, Token, event::Event, unix::SourceFd};
 use super::driver::{Connections, Driver, Gone, Whose};
 use crate::{
     core::{Core, SessionId},
-    limits::READ_BYTES,
+    limits::{READ_BYTES, WRITE_LOOK_BYTES},
     socket::Socket,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct PollDriver {
     /// Those that may be readable without another event.
     unread: Vec<Whose>,
     reading: Vec<Whose>,
+    /// Bytes that came from clients since backends were last looked at that have much to be written.
+    came: usize,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl PollDriver {
             connections: Connections::default(),
             unread: Vec::new(),
             reading: Vec::new(),
+            came: 0,
         })
     }
 
@@ -128,8 +131,18 @@ impl PollDriver {
                     }
                     let goes_on = !is_full && connection.readable;
                     match whose {
-                        Whose::Session(session) if is_large => core.session_filled(session, len),
-                        Whose::Session(session) => core.session_input(session, &self.buffer[..len]),
+                        Whose::Session(session) => {
+                            if is_large {
+                                core.session_filled(session, len);
+                            } else {
+                                core.session_input(session, &self.buffer[..len]);
+                            }
+                            self.came += len;
+                            if self.came >= WRITE_LOOK_BYTES {
+                                self.came = 0;
+                                self.flush_much(core, gone);
+                            }
+                        }
                         Whose::Backend { index, incarnation } => {
                             self.connections.mind_who_left(index, core);
                             core.backend_input(index, incarnation, &self.buffer[..len]);
@@ -152,25 +165,36 @@ impl PollDriver {
 
     fn flush_backends(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
         let list = core.take_dirty_backends();
-        for &index in &list {
-            let whose = Whose::Backend { index, incarnation: core.backend_incarnation(index) };
-            // What was written may have more behind it, in a buffer of its own.
-            loop {
-                let output = core.backend_output(index);
-                let Some(connection) = self.connections.get(whose) else { break };
-                if output.is_empty() || connection.blocked {
+        list.iter().for_each(|&index| self.flush_backend(index, core, gone));
+        core.reuse_dirty_backends(list);
+    }
+
+    #[inline]
+    fn flush_backend(&mut self, index: u32, core: &mut Core, gone: &mut Vec<Gone>) {
+        let whose = Whose::Backend { index, incarnation: core.backend_incarnation(index) };
+        // What was written may have more behind it, in a buffer of its own.
+        loop {
+            let output = core.backend_output(index);
+            let Some(connection) = self.connections.get(whose) else { break };
+            if output.is_empty() || connection.blocked {
+                break;
+            }
+            match connection.write(output, &self.registry, whose) {
+                Ok(len) => core.backend_written(index, len),
+                Err(error) => {
+                    gone.push(Gone { whose, reason: error.to_string() });
                     break;
-                }
-                match connection.write(output, &self.registry, whose) {
-                    Ok(len) => core.backend_written(index, len),
-                    Err(error) => {
-                        gone.push(Gone { whose, reason: error.to_string() });
-                        break;
-                    }
                 }
             }
         }
-        core.reuse_dirty_backends(list);
+    }
+
+    /// Writes to those backends that have much by now: what waited for the end of the turn would take memory meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn flush_much(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
+        let list = core.take_much_output();
+        list.into_iter().for_each(|index| self.flush_backend(index, core, gone));
     }
 
     fn flush_sessions(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {

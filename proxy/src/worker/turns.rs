@@ -1,5 +1,6 @@
 //! A worker's thread. It works in turns: whatever is ready is read, all of it, and only then is written what came of that, to nodes
-//! before clients. So one write carries what all who were read had, and one read brings many replies.
+//! before clients. So one write carries what all who were read had, and one read brings many replies. Only what is much for one node may
+//! be written to it before: it would take memory, and many requests share that write as it is.
 
 use std::{
     collections::HashMap,

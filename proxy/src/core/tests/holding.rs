@@ -1,6 +1,7 @@
 //! What is held, and for how long: large values pass without a copy, and who says nothing holds next to nothing.
 
 use super::*;
+use crate::limits::WRITE_SOON_BYTES;
 
 fn set(key: &str, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -31,6 +32,45 @@ fn a_large_value_goes_on_in_the_buffer_that_it_came_in() {
     rig.settle();
     let text = String::from_utf8(value).unwrap();
     assert_eq!(rig.got(client), format!("+OK\r\n+OK\r\n${}\r\n{text}\r\n+OK\r\n", text.len()));
+}
+
+#[test]
+fn of_a_pipeline_that_comes_in_pieces_no_more_is_held_than_what_is_unfinished() {
+    let mut rig = Rig::new(&["a"]);
+    rig.ask(request("GET k"));
+    let client = rig.client();
+    let ask = set("k", &[b'v'; 10 * 1024]);
+    for piece in ask.repeat(16).chunks(READ_BYTES) {
+        rig.say(client, piece);
+        let input = rig.core.sessions[client.index as usize].input();
+        assert!(input.len() < ask.len() && input.capacity() <= ask.len(), "{} bytes in {}", input.len(), input.capacity());
+    }
+    rig.settle();
+    assert_eq!(rig.got(client), "+OK\r\n".repeat(16));
+}
+
+#[test]
+fn what_is_much_is_to_be_written_before_all_have_been_heard() {
+    let mut rig = Rig::new(&["a", "b"]);
+    let keys = ["a", "b"].map(|name| rig.key_of(name, 0));
+    keys.iter().for_each(|key| drop(rig.ask(request(&format!("GET {key}")))));
+    let client = rig.client();
+    rig.say(client, request(&format!("GET {}", keys[1])));
+    let ask = set(&keys[0], &[b'v'; 10 * 1024]);
+    while rig.core.take_much_output().is_empty() {
+        rig.say(client, &ask);
+    }
+    let dirty = rig.core.take_dirty_backends();
+    let name = |backend: u32| rig.core.backends[backend as usize].node.to_string();
+    let unwritten = |name: &str| {
+        let of = rig.core.backends.iter().filter(|backend| &*backend.node == name);
+        of.map(|backend| backend.output().len()).sum::<usize>()
+    };
+    assert!((WRITE_SOON_BYTES..WRITE_SOON_BYTES + ask.len()).contains(&unwritten("a")), "{}", unwritten("a"));
+    assert_eq!(dirty.iter().map(|backend| name(*backend)).collect::<Vec<_>>(), ["b"], "it may wait");
+    rig.core.reuse_dirty_backends(dirty);
+    rig.settle();
+    assert!(rig.got(client).starts_with("$-1\r\n+OK\r\n"));
 }
 
 #[test]

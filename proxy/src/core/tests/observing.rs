@@ -1,7 +1,7 @@
 //! SLOWLOG, LATENCY, CONFIG and ACL: what the proxy tells of itself.
 
 use super::*;
-use crate::limits::SLOW_AT_ONCE_MAX;
+use crate::limits::{NODE_BUFFER_KEEP_BYTES, SLOW_AT_ONCE_MAX};
 
 impl Rig {
     /// Says something, whose replies come from the nodes so much later.
@@ -56,14 +56,20 @@ fn a_slow_command_is_logged_with_its_arguments_and_its_client() {
     rig.tell_slowly(client, &format!("SET long {long}"), 30_000);
     let cut = format!("{}... (872 more bytes)", "x".repeat(128));
     assert!(rig.slowlog().contains(&entry(30_000, &["SET", "long", &cut], 7, "bob")), "{}", rig.slowlog());
-    // A value too large to be kept is told of by its length.
-    let huge = "x".repeat(crate::limits::NODE_BUFFER_KEEP_BYTES);
-    rig.tell_slowly(client, &format!("SET huge {huge}"), 40_000);
-    let bytes = format!("... ({} more bytes)", request(&format!("SET huge {huge}")).len());
-    assert!(rig.slowlog().contains(&entry(40_000, &["set", &bytes], 7, "bob")), "{}", &rig.slowlog()[..300]);
-    assert_eq!(rig.shown("SLOWLOG LEN"), ":7\r\n");
-    assert!(rig.shown("SLOWLOG GET 2").starts_with("*2\r\n*6\r\n:6\r\n"));
-    assert_eq!(rig.core.counters.slow_total, 7);
+    // Also a very long one, by whatever way it went.
+    for len in [10_128, 2 * NODE_BUFFER_KEEP_BYTES] {
+        let huge = "x".repeat(len);
+        rig.tell_slowly(client, &format!("SET first {huge}\nSET huge {huge} EX 100\nGET last"), 40_000);
+        let cut = format!("{}... ({} more bytes)", "x".repeat(128), len - 128);
+        for shown in [["SET", "first", &cut].as_slice(), &["SET", "huge", &cut, "EX", "100"], &["GET", "last"]] {
+            assert!(rig.slowlog().contains(&entry(40_000, shown, 7, "bob")), "{}", rig.slowlog());
+        }
+        rig.shown("SLOWLOG RESET");
+    }
+    rig.tell_slowly(client, "GET one\nGET two", 20_000);
+    assert_eq!(rig.shown("SLOWLOG LEN"), ":2\r\n");
+    assert!(rig.shown("SLOWLOG GET 1").starts_with("*1\r\n*6\r\n:13\r\n"));
+    assert_eq!(rig.core.counters.slow_total, 14);
     assert_eq!(rig.shown("SLOWLOG RESET"), "+OK\r\n");
     assert_eq!(rig.shown("SLOWLOG LEN"), ":0\r\n");
     for (text, error) in [
@@ -93,6 +99,12 @@ fn a_split_command_is_as_slow_as_its_last_part_and_a_transaction_is_one_entry() 
     assert!(rig.slowlog().ends_with(&entry(15_000, &["MGET", &a], 7, "")), "{}", rig.slowlog());
     rig.tell_slowly(client, &format!("MULTI\nSET {a} 1\nGET {a}\nEXEC"), 12_000);
     let shown = entry(12_000, &["EXEC", &format!("SET {a} 1"), &format!("GET {a}")], 7, "");
+    assert!(rig.slowlog().contains(&shown), "{}", rig.slowlog());
+    let long = "x".repeat(10_000);
+    rig.tell_slowly(client, &format!("MULTI\nSET {a} {long}\nGET {a}\nSET {a} {long}\nSET {a} 1\nEXEC"), 12_500);
+    let set = format!("SET {a} {long}");
+    let cut = format!("{}... ({} more bytes)", &set[..128], set.len() - 128);
+    let shown = entry(12_500, &["EXEC", &cut, &format!("GET {a}"), &cut, &format!("SET {a} 1")], 7, "");
     assert!(rig.slowlog().contains(&shown), "{}", rig.slowlog());
     // What goes along with a command is not the client's.
     rig.tell(client, &format!("EVAL return 1 {a}"));
