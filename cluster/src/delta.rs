@@ -49,21 +49,33 @@ impl MapDelta {
         }
     }
 
-    /// The map that it leads to, if `map` with this epoch is the one that it applies to.
-    pub(crate) fn applied_to(&self, map: &NodeMap, epoch: Epoch) -> Result<NodeMap, Unfit> {
+    /// The map that it leads to, if `map` with this epoch is the one that it applies to; `map_check` is its [`check`].
+    pub(crate) fn applied_to(&self, map: &NodeMap, epoch: Epoch, map_check: u32) -> Result<NodeMap, Unfit> {
         let takes_anything = flaw::has(Flaw::DeltaUponAnything);
         if epoch != self.from && !takes_anything {
             return Err(Unfit::Gap);
+        }
+        if self.check_upon(map, map_check) != self.check && !takes_anything && !flaw::has(Flaw::DeltaUnchecked) {
+            return Err(Unfit::Check);
         }
         let mut map = map.clone();
         for name in &self.removed {
             map.remove(name);
         }
         map.extend(self.changed.iter().map(|(name, node)| (name.clone(), node.clone())));
-        if check(&map) != self.check && !takes_anything && !flaw::has(Flaw::DeltaUnchecked) {
-            return Err(Unfit::Check);
-        }
         Ok(map)
+    }
+
+    /// The check of what it makes of `map`, by the nodes that it names alone: a large map takes no longer.
+    fn check_upon(&self, map: &NodeMap, map_check: u32) -> u32 {
+        let mut text = String::new();
+        let mut sum = map_check;
+        for name in self.removed.iter().chain(self.changed.keys()) {
+            if let Some(node) = map.get(name) {
+                sum = sum.wrapping_sub(check_node(name, node, &mut text));
+            }
+        }
+        self.changed.iter().fold(sum, |sum, (name, node)| sum.wrapping_add(check_node(name, node, &mut text)))
     }
 }
 
@@ -72,24 +84,27 @@ impl MapDelta {
 /// It covers what routing goes by, and nothing that another version of this program may write or read in another way.
 pub fn check(map: &NodeMap) -> u32 {
     let mut text = String::new();
-    map.iter().fold(0, |sum: u32, (name, node)| {
-        use std::fmt::Write;
-        text.clear();
-        let Node { config, weight, up, state_change_time, run_id, .. } = node;
-        // Into a string nothing fails.
-        let _ = write!(
-            text,
-            "{name}\0{}\0{}\0{}\0{}\0{}\0{:x}\0{up}\0{state_change_time}\0{}",
-            config.host,
-            config.port,
-            config.username.as_deref().unwrap_or_default(),
-            config.password.as_deref().unwrap_or_default(),
-            config.tls(),
-            weight.to_bits(),
-            run_id.as_deref().unwrap_or_default(),
-        );
-        sum.wrapping_add(crc32fast::hash(text.as_bytes()))
-    })
+    map.iter().fold(0, |sum: u32, (name, node)| sum.wrapping_add(check_node(name, node, &mut text)))
+}
+
+/// One node's part; `text` is room to work in.
+fn check_node(name: &str, node: &Node, text: &mut String) -> u32 {
+    use std::fmt::Write;
+    text.clear();
+    let Node { config, weight, up, state_change_time, run_id, .. } = node;
+    // Into a string nothing fails.
+    let _ = write!(
+        text,
+        "{name}\0{}\0{}\0{}\0{}\0{}\0{:x}\0{up}\0{state_change_time}\0{}",
+        config.host,
+        config.port,
+        config.username.as_deref().unwrap_or_default(),
+        config.password.as_deref().unwrap_or_default(),
+        config.tls(),
+        weight.to_bits(),
+        run_id.as_deref().unwrap_or_default(),
+    );
+    crc32fast::hash(text.as_bytes())
 }
 
 /// When the agent was last heard of is written along, but is no reason to write.
@@ -131,12 +146,13 @@ mod tests {
         let delta = MapDelta::between(&before, 5, &after, 6);
         assert_eq!(delta.changed.keys().collect::<Vec<_>>(), ["b", "d"]);
         assert_eq!(delta.removed, ["c"]);
-        let there = delta.applied_to(&before, 5).unwrap();
+        let there = delta.applied_to(&before, 5, check(&before)).unwrap();
         assert!(
             there.iter().zip(&after).all(|((_, one), (_, other))| same_but_for_ping(one, other)) && there.len() == after.len()
         );
+        assert_eq!(check(&there), delta.check);
         // From nothing on it is the whole map.
-        assert_eq!(MapDelta::between(&NodeMap::new(), 0, &after, 1).applied_to(&NodeMap::new(), 0).unwrap().len(), 3);
+        assert_eq!(MapDelta::between(&NodeMap::new(), 0, &after, 1).applied_to(&NodeMap::new(), 0, 0).unwrap().len(), 3);
     }
 
     #[test]
@@ -144,13 +160,13 @@ mod tests {
         let (before, after) = (map(&[("a", true), ("b", true)]), map(&[("a", true), ("b", false)]));
         let delta = MapDelta::between(&before, 5, &after, 6);
         for epoch in [0, 4, 6, 7] {
-            assert_eq!(delta.applied_to(&before, epoch), Err(Unfit::Gap));
+            assert_eq!(delta.applied_to(&before, epoch, check(&before)), Err(Unfit::Gap));
         }
         // Of that epoch, but not what was written under it.
         for other in [map(&[]), map(&[("a", false), ("b", true)]), map(&[("a", true), ("b", true), ("c", false)])] {
-            assert_eq!(delta.applied_to(&other, 5), Err(Unfit::Check));
+            assert_eq!(delta.applied_to(&other, 5, check(&other)), Err(Unfit::Check));
         }
-        assert_eq!(MapDelta { check: delta.check ^ 1, ..delta }.applied_to(&before, 5), Err(Unfit::Check));
+        assert_eq!(MapDelta { check: delta.check ^ 1, ..delta }.applied_to(&before, 5, check(&before)), Err(Unfit::Check));
     }
 
     #[test]
@@ -179,7 +195,7 @@ mod tests {
         let mut text = serde_json::to_value(MapDelta::between(&NodeMap::new(), 0, &after, 1)).unwrap();
         text["mood"] = "fair".into();
         let delta: MapDelta = serde_json::from_value(text).unwrap();
-        assert_eq!(delta.applied_to(&NodeMap::new(), 0).unwrap()["a"].other["colour"], "red");
+        assert_eq!(delta.applied_to(&NodeMap::new(), 0, 0).unwrap()["a"].other["colour"], "red");
         for torn in ["", "{", "[]", r#"{"from":1,"epoch":2}"#, r#"{"from":-1,"epoch":2,"check":0}"#, r#"{"epoch":2,"check":0}"#] {
             assert!(serde_json::from_str::<MapDelta>(torn).is_err(), "{torn}");
         }

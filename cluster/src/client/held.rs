@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contract::{EPOCH_MAX, Epoch, MapDelta, Node, NodeMap};
-use crate::delta::Unfit;
+use crate::delta::{Unfit, check};
 use crate::flaw::{self, Flaw};
 
 /// How long a reader that holds a map with an epoch waits before it believes one without, in ms.
@@ -28,6 +28,8 @@ pub(crate) enum Ways {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     map: NodeMap,
+    /// The map's [`check`].
+    check: u32,
     epoch: Option<Epoch>,
     ways: Ways,
     /// Since when only maps without an epoch were seen, in ms.
@@ -93,12 +95,25 @@ impl Held {
             held if delta.epoch < held && !flaw::has(Flaw::ReaderTakesOlder) => return Err(Ignored::Older),
             _ => {}
         }
-        let map = delta.applied_to(&self.map, self.epoch()).map_err(Ignored::Unfit)?;
-        self.offer(map, Some(delta.epoch), now_ms)
+        let map = self.led_to_by(delta).map_err(Ignored::Unfit)?;
+        let change = self.consider(map, Some(delta.epoch), now_ms)?;
+        self.check = delta.check;
+        Ok(change)
+    }
+
+    /// The map that a delta makes of the one that is held, if it applies to that.
+    pub(crate) fn led_to_by(&self, delta: &MapDelta) -> Result<NodeMap, Unfit> {
+        delta.applied_to(&self.map, self.epoch(), self.check)
     }
 
     /// Takes a map that was read or received, if it is to be believed. Returns what changed.
-    pub(crate) fn offer(&mut self, mut map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
+    pub(crate) fn offer(&mut self, map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
+        let change = self.consider(map, epoch, now_ms)?;
+        self.check = check(&self.map);
+        Ok(change)
+    }
+
+    fn consider(&mut self, mut map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
         // Changes at every message of an agent, and nobody's keys move for it.
         map.values_mut().for_each(|node| node.last_ping = None);
         let epoch = epoch.filter(|epoch| *epoch <= EPOCH_MAX);

@@ -70,7 +70,7 @@ pub use status::{NodeState, NodeStatus, Status};
 use wishes::Wishes;
 
 use crate::contract::{AgentBusMessage, Announcement, EPOCH_MAX, Epoch, MapDelta, NodeMap};
-use crate::delta::same_but_for_ping;
+use crate::delta::{check, same_but_for_ping};
 use crate::flaw::{self, Flaw};
 
 /// A coordinator's mind.
@@ -772,7 +772,7 @@ impl Membership {
         if self.lease.watching || !(self.book.base_epoch + 1..=EPOCH_MAX).contains(&delta.epoch) {
             return;
         }
-        match delta.applied_to(&self.book.base, self.book.base_epoch) {
+        match delta.applied_to(&self.book.base, self.book.base_epoch, check(&self.book.base)) {
             Ok(map) => {
                 if self.remember(map, delta.epoch) {
                     self.hear_homes(now);

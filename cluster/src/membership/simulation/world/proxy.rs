@@ -190,8 +190,7 @@ impl World {
             return false;
         }
         if let Some(epoch) = master.epoch.filter(|epoch| *epoch != reader.held.epoch()) {
-            let leads_there =
-                |delta: &&Rc<MapDelta>| delta.epoch == epoch && delta.applied_to(reader.held.map(), reader.held.epoch()).is_ok();
+            let leads_there = |delta: &&Rc<MapDelta>| delta.epoch == epoch && reader.held.led_to_by(delta).is_ok();
             let bulletin = match master.delta.as_ref().filter(leads_there) {
                 Some(delta) => Bulletin::Delta(delta.clone()),
                 None => Bulletin::Whole(Rc::new((epoch, master.hash.clone()))),
