@@ -64,8 +64,8 @@ fn simulation_holds_under_every_seed() {
     assert!((sum.lost_maps as u64) < seeds / 4);
 }
 
-/// Each fails where one of the rules is missing that it has brought to light, or where a proxy that was given up is taken to be waited for.
-const ONCE_FAILED: [u64; 7] = [207_162, 221_696, 225_443, 226_916, 229_360, 261_433, 269_746];
+/// Each fails where the rule is missing that it has brought to light; the last two, where what is said in a cut is lost, and nobody knows.
+const ONCE_FAILED: [u64; 3] = [207_162, 364_830, 379_069];
 
 /// For as long as the same seed gives the same history.
 #[test]

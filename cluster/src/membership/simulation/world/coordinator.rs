@@ -16,7 +16,9 @@ pub(super) struct Coordinator {
     pub(super) master: Option<u64>,
     pub(super) connected_at_ms: u64,
     pub(super) asked: BTreeSet<RequestId>,
-    pub(super) bus: bool,
+    /// Its connection to the master's channels, which has a number.
+    pub(super) bus: Option<u64>,
+    pub(super) buses: u64,
     pub(super) links: HashMap<LinkId, (usize, String)>,
     pub(super) ticks: u64,
     /// Messages on one connection arrive in their order.
@@ -39,7 +41,8 @@ impl World {
             master: None,
             connected_at_ms: 0,
             asked: BTreeSet::new(),
-            bus: false,
+            bus: None,
+            buses: 0,
             links: HashMap::new(),
             ticks: 0,
             last_to_master_ms: 0,

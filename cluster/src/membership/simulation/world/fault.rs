@@ -3,7 +3,7 @@
 use super::{CALM_MS, Coordinator, HEAL_MS, Profile, What, World};
 use crate::{
     contract::AgentBusMessage,
-    membership::{Event, MapWrite, Now},
+    membership::{MapWrite, Now},
 };
 
 impl World {
@@ -48,7 +48,7 @@ impl World {
                 lengthen(&mut self.nodes[node].silent_until_ms, until_ms);
                 if self.random.below(2) == 0 {
                     let (name, run_id) = (self.nodes[node].name.clone(), self.nodes[node].run_id.clone());
-                    self.say(&AgentBusMessage::NodeLeaving { name, run_id });
+                    self.say(AgentBusMessage::NodeLeaving { name, run_id });
                 }
             }
             // One whose connections are cut again and again before it can answer a PING counts as one that fails.
@@ -71,10 +71,12 @@ impl World {
             10 => {
                 self.note(|| format!("c{number} is cut from the master until {until_ms}"));
                 lengthen(&mut self.coordinators[number].cut_from_master_until_ms, until_ms);
+                self.bus_falls_silent(number);
             }
             11 => {
                 self.note(|| format!("the master hangs until {until_ms}"));
                 lengthen(&mut self.master.hung_until_ms, until_ms);
+                (0..self.coordinators.len()).for_each(|number| self.bus_falls_silent(number));
             }
             12 if loses_memory && self.random.below(3) == 0 => self.master_fails_over(),
             12 if loses_memory => {
@@ -177,7 +179,7 @@ impl World {
             self.reset_links(|_, other| other == node);
             if self.random.below(2) == 0 {
                 let (name, reason) = (self.nodes[node].name.clone(), "died".to_owned());
-                self.say(&AgentBusMessage::NodeDown { name, run_id: Some(run_id), reason });
+                self.say(AgentBusMessage::NodeDown { name, run_id: Some(run_id), reason });
             }
         }
     }
@@ -191,12 +193,6 @@ impl World {
         let Some(node) = self.nodes.iter().position(|node| node.name == *name) else { return };
         let at_ms = self.now_ms + self.random.below(4);
         self.kill(node, at_ms);
-    }
-
-    fn lose_bus(&mut self, number: usize) {
-        if std::mem::take(&mut self.coordinators[number].bus) {
-            self.after(self.now_ms, number, What::Step(Event::BusDown));
-        }
     }
 
     fn may_be_blinded(&self) -> bool {

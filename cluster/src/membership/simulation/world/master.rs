@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::{Coordinator, HEAL_MS, MASTER_TIMEOUT_MS, What, World, shown};
+use super::{BUS_TIMEOUT_MS, Coordinator, HEAL_MS, MASTER_TIMEOUT_MS, What, World, shown};
 use crate::{
-    contract::{Confirmation, Epoch, MapDelta, NodeMap},
+    contract::{AgentBusMessage, Confirmation, Epoch, MapDelta, NodeMap},
     flaw::{self, Flaw},
     membership::simulation::checker::{Stored, Violation},
     membership::{Event, LeaseAnswer, MapWrite, Now, RequestId, WriteAnswer, lease_token},
@@ -301,11 +301,77 @@ impl World {
         let delta = Rc::new(write.delta);
         self.master.delta = Some(delta.clone());
         self.tell_proxies(&write.map, &delta);
+        self.tell_coordinators(&Event::DeltaHeard(MapDelta::clone(&delta)));
+    }
+
+    // ---- its channels ----
+
+    pub(super) fn open_bus(&mut self, number: usize) {
+        if !self.reaches_master(number) {
+            return self.after(self.now_ms + 150, number, What::BusBack);
+        }
+        let coordinator = &mut self.coordinators[number];
+        coordinator.buses += 1;
+        coordinator.bus = Some(coordinator.buses);
+        self.step(number, Event::BusUp);
+    }
+
+    pub(super) fn lose_bus(&mut self, number: usize) {
+        if self.coordinators[number].bus.take().is_some() {
+            self.after(self.now_ms, number, What::Step(Event::BusDown));
+        }
+    }
+
+    /// Nothing comes from the master any more: who listens there does not wait for ever.
+    pub(super) fn bus_falls_silent(&mut self, number: usize) {
+        if let Some(bus) = self.coordinators[number].bus {
+            self.after(self.now_ms + BUS_TIMEOUT_MS, number, What::BusSilent { bus });
+        }
+    }
+
+    pub(super) fn bus_silent(&mut self, number: usize, bus: u64) {
+        if self.coordinators[number].bus == Some(bus) && !self.reaches_master(number) {
+            self.note(|| format!("c{number} gives up its connection to the channels"));
+            self.lose_bus(number);
+        }
+    }
+
+    /// The master publishes it.
+    pub(super) fn tell_coordinators(&mut self, event: &Event) {
         for number in 0..self.coordinators.len() {
-            if self.coordinators[number].bus {
+            if let Some(bus) = self.coordinators[number].bus {
                 let at_ms = self.now_ms + self.latency();
-                self.after(at_ms, number, What::Step(Event::DeltaHeard(MapDelta::clone(&delta))));
+                self.after(at_ms, number, What::Published { bus, event: event.clone() });
             }
+        }
+    }
+
+    /// What was published arrives. A cut holds it up; what was on its way when the connection ended is lost, and who has lost it knows.
+    pub(super) fn published(&mut self, number: usize, life: u64, bus: u64, event: Event) {
+        let coordinator = &self.coordinators[number];
+        if coordinator.life != life || coordinator.bus != Some(bus) {
+            return;
+        }
+        let held_ms = coordinator.cut_from_master_until_ms;
+        if held_ms > self.now_ms {
+            return self.after(held_ms, number, What::Published { bus, event });
+        }
+        self.happen(number, life, What::Step(event));
+    }
+
+    /// Somebody publishes something for coordinators. While the master hangs it lies in a socket's buffer there.
+    pub(super) fn say(&mut self, message: AgentBusMessage) {
+        let held_ms = self.master.hung_until_ms;
+        if held_ms > self.now_ms {
+            return self.after(held_ms, 0, What::Said { process: self.master.process, message });
+        }
+        self.tell_coordinators(&Event::Heard(message));
+    }
+
+    /// What was said to a master that hung.
+    pub(super) fn said(&mut self, process: u64, message: AgentBusMessage) {
+        if self.master.up && self.master.process == process {
+            self.say(message);
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     reads::{Reads, Seq},
 };
 use crate::{
-    contract::{Epoch, Wish},
+    contract::{AgentBusMessage, Epoch, Wish},
     membership::{Event, LinkId, Now, Options, RequestId},
 };
 
@@ -46,6 +46,8 @@ const FAULTS_MS: u64 = 8_000;
 const HEAL_MS: u64 = CALM_MS + FAULTS_MS;
 const HEALING_MS: u64 = 9_000;
 const MASTER_TIMEOUT_MS: u64 = 300;
+/// Who listens at the master asks it now and then whether it is there, and waits as long for the answer as for any.
+const BUS_TIMEOUT_MS: u64 = MASTER_TIMEOUT_MS + 200;
 
 /// Longer than anybody takes to connect and be heard, once the master can be reached.
 const YIELD_MS: u64 = 400;
@@ -110,6 +112,9 @@ enum What {
     MasterSilent { connection: u64, request: RequestId },
     ConnectMaster,
     BusBack,
+    BusSilent { bus: u64 },
+    Published { bus: u64, event: Event },
+    Said { process: u64, message: AgentBusMessage },
     Connecting { node: usize, link: LinkId },
     AtNode { node: usize, link: LinkId, run_id: String, command: Command },
     NodeAnswers { link: LinkId, event: Event },
@@ -144,6 +149,7 @@ impl What {
                 | What::MasterSilent { .. }
                 | What::ConnectMaster
                 | What::BusBack
+                | What::BusSilent { .. }
                 | What::Connecting { .. }
                 | What::NodeAnswers { .. }
                 | What::LinkReset { .. }
@@ -356,14 +362,10 @@ impl World {
                 }
             }
             What::ConnectMaster => self.connect_master(number),
-            What::BusBack => {
-                if self.reaches_master(number) {
-                    self.coordinators[number].bus = true;
-                    self.step(number, Event::BusUp);
-                } else {
-                    self.after(self.now_ms + 150, number, What::BusBack);
-                }
-            }
+            What::BusBack => self.open_bus(number),
+            What::BusSilent { bus } => self.bus_silent(number, bus),
+            What::Published { bus, event } => self.published(number, life, bus, event),
+            What::Said { process, message } => self.said(process, message),
             What::AtMaster { connection, process, request, late } => {
                 self.at_master(number, life, connection, process, request, late)
             }

@@ -18,6 +18,8 @@ pub(super) struct Node {
     /// When all connections to it were last cut.
     pub(super) reset_at_ms: u64,
     pub(super) silent_until_ms: u64,
+    /// Until then its agent waits for the answer of a master that hangs, and says nothing more.
+    unanswered_until_ms: u64,
     pub(super) store: Store,
     /// The last order to purge that was carried out, and on which process.
     pub(super) purged: Option<(String, Epoch)>,
@@ -44,6 +46,7 @@ impl Node {
             busy_until_ms: 0,
             reset_at_ms: 0,
             silent_until_ms: 0,
+            unanswered_until_ms: 0,
             store: Store::default(),
             purged: None,
             purging: None,
@@ -161,7 +164,8 @@ impl World {
         let next_ms = self.now_ms + self.paces.announce_ms + self.random.between(0, self.paces.announce_ms / 3);
         self.after(next_ms, 0, What::Announce { node });
         let Node { name, run_id: Some(run_id), silent_until_ms, paused_until_ms, .. } = &self.nodes[node] else { return };
-        if !self.master.up || self.master.hung_until_ms.max(*silent_until_ms).max(*paused_until_ms) > self.now_ms {
+        let held_ms = self.nodes[node].unanswered_until_ms.max(*silent_until_ms).max(*paused_until_ms);
+        if !self.master.up || held_ms > self.now_ms {
             return;
         }
         let purged = self.nodes[node].purged.as_ref().filter(|(of, _)| of == run_id).map(|(_, order)| *order);
@@ -170,16 +174,10 @@ impl World {
         // Old agents do not say.
         announcement.run_id = (node != 0).then(|| run_id.clone());
         announcement.purged = purged;
-        self.say(&AgentBusMessage::NodeUp { node: announcement });
-        self.obey(node);
-    }
-
-    pub(super) fn say(&mut self, message: &AgentBusMessage) {
-        for number in 0..self.coordinators.len() {
-            if self.coordinators[number].bus && self.coordinators[number].cut_from_master_until_ms <= self.now_ms {
-                let at_ms = self.now_ms + self.latency();
-                self.after(at_ms, number, What::Step(Event::Heard(message.clone())));
-            }
+        self.say(AgentBusMessage::NodeUp { node: announcement });
+        self.nodes[node].unanswered_until_ms = self.master.hung_until_ms;
+        if self.master.hung_until_ms <= self.now_ms {
+            self.obey(node);
         }
     }
 
@@ -212,7 +210,7 @@ impl World {
             _ => AgentBusMessage::NodeDown { name, run_id: Some("run0".to_owned()), reason: "died".to_owned() },
         };
         self.note(|| format!("somebody says {message:?}"));
-        self.say(&message);
+        self.say(message);
     }
 }
 

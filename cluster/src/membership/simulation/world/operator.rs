@@ -26,13 +26,13 @@ impl World {
 
     /// It is said once, and heard or not.
     pub(super) fn wish(&mut self, node: usize, wish: Wish) {
-        if !self.master.up || self.master.hung_until_ms > self.now_ms {
+        if !self.master.up {
             return;
         }
         self.note(|| format!("wanted of n{node}: {wish:?}"));
         self.numbers += 1;
         let (id, name) = (self.numbers.to_string(), self.nodes[node].name.clone());
-        self.say(&AgentBusMessage::NodeWish { id, name, wish });
+        self.say(AgentBusMessage::NodeWish { id, name, wish });
     }
 
     /// Whatever was drained is undrained, whoever leads by then.
