@@ -4,6 +4,11 @@
 //! the same place, from the beginning of a command to its end, a read never gives a value that had been replaced before it
 //! began: by an acknowledged write, deletion or flush, by what another read gave, or by there being nothing any more.
 //! A write that failed may still be done late, until a read has shown it done and a later write has been acknowledged.
+//!
+//! A cache may lose what it has, but not for nothing: what was seen in a place is gone only if a client may have deleted it, if the place
+//! is another now, or if something was done to the node since that may cost it keys. A purge may not: it takes what is not at home.
+
+use std::collections::BTreeMap;
 
 use super::checker::Violation;
 
@@ -34,6 +39,8 @@ struct Floor {
     least: Seq,
     /// The value of write `least` itself was seen there.
     present: bool,
+    /// When the last command began of those by which that is known.
+    seen_ms: u64,
 }
 
 #[derive(Default)]
@@ -83,6 +90,8 @@ pub(super) struct Reads {
     keys: [Key; KEYS],
     /// No node ever fails: what is there stays there.
     nothing_is_lost: bool,
+    /// When something last befell each node that may have cost it keys.
+    lost_ms: BTreeMap<u8, u64>,
     /// Reads that were judged.
     pub(super) judged: usize,
 }
@@ -139,7 +148,7 @@ impl Reads {
         if !key.agreed_since(began.at_ms) {
             return;
         }
-        key.raise(Floor { least: seq, present: !deletes });
+        key.raise(Floor { least: seq, present: !deletes, seen_ms: began.at_ms });
         for write in &mut key.writes[..seq as usize - 1] {
             if let State::Shown { at_ms } = write.state
                 && at_ms <= began.at_ms
@@ -151,7 +160,8 @@ impl Reads {
 
     /// A read that began so gave a value, or nothing.
     pub(super) fn read_ends(&mut self, key: usize, began: Began, value: Seq, now_ms: u64) -> Result<(), Violation> {
-        let (number, nothing_is_lost) = (key, self.nothing_is_lost);
+        let number = key;
+        let is_kept = self.is_kept(key, began.floor);
         let key = &mut self.keys[key];
         if value as usize > key.writes.len() || (value > 0 && key.writes[value as usize - 1].deletes) {
             return Err(format!("key {number} has the value {value}, which was never written"));
@@ -162,10 +172,10 @@ impl Reads {
         self.judged += 1;
         let floor = began.floor;
         if value == 0 {
-            if floor.present && nothing_is_lost && !key.deleted_since(floor.least) {
-                return Err(format!("key {number} has lost write {}, and no node failed", floor.least));
+            if floor.present && is_kept && !key.deleted_since(floor.least) {
+                return Err(format!("key {number} has lost write {} for no reason", floor.least));
             }
-            key.raise(Floor { least: began.acknowledged + 1, present: false });
+            key.raise(Floor { least: began.acknowledged + 1, ..Floor::default() });
             return Ok(());
         }
         let write = &mut key.writes[value as usize - 1];
@@ -186,7 +196,7 @@ impl Reads {
         if write.state == State::Failed {
             write.state = State::Shown { at_ms: now_ms };
         }
-        key.raise(Floor { least: value, present: true });
+        key.raise(Floor { least: value, present: true, seen_ms: began.at_ms });
         Ok(())
     }
 
@@ -203,11 +213,23 @@ impl Reads {
         self.nothing_is_lost = false;
     }
 
+    /// Something befell a node that may have cost it keys, however few: it died, was flushed, or was purged of what was not at home there.
+    pub(super) fn loses(&mut self, node: u8, now_ms: u64) {
+        self.lost_ms.insert(node, now_ms);
+    }
+
+    /// What was seen there is there still, if no client has deleted it: all have looked for it in one place since, which lost nothing.
+    fn is_kept(&self, key: usize, floor: Floor) -> bool {
+        let place = self.readers.iter().flatten().next().and_then(|places| places[key]);
+        let is_untouched = |(node, _)| self.lost_ms.get(&node).is_none_or(|at_ms| *at_ms < floor.seen_ms);
+        self.nothing_is_lost || self.keys[key].agreed_since(floor.seen_ms) && place.is_some_and(is_untouched)
+    }
+
     /// A flush of all keys, which began so for this key, is acknowledged.
     pub(super) fn flush_ends(&mut self, key: usize, began: Began) {
         let key = &mut self.keys[key];
         if key.agreed_since(began.at_ms) {
-            key.raise(Floor { least: began.acknowledged + 1, present: false });
+            key.raise(Floor { least: began.acknowledged + 1, ..Floor::default() });
         }
     }
 }
@@ -258,7 +280,9 @@ mod tests {
         let mut reads = agreed();
         written(&mut reads, 10, true);
         written(&mut reads, 20, true);
-        assert!(read(&mut reads, 30, 2) && read(&mut reads, 40, 0));
+        assert!(read(&mut reads, 30, 2));
+        reads.loses(0, 35);
+        assert!(read(&mut reads, 40, 0));
         assert!(!read(&mut reads, 50, 2) && !read(&mut reads, 50, 1) && !read(&mut reads, 50, 3));
         let began = reads.begins(0, 60);
         written(&mut reads, 61, true);
@@ -303,5 +327,23 @@ mod tests {
         assert!(read(&mut reads, 40, 0));
         reads.write_ends(0, deletion, Ending::Done, 50);
         assert!(read(&mut reads, 60, 0) && !read(&mut reads, 70, 1));
+    }
+
+    #[test]
+    fn nothing_is_lost_by_a_node_to_which_nothing_is_done() {
+        let mut reads = agreed();
+        written(&mut reads, 10, true);
+        assert!(!read(&mut reads, 20, 0));
+        reads.loses(1, 21);
+        assert!(!read(&mut reads, 22, 0), "that was another node");
+        // In the same millisecond it may have come after the value was seen.
+        assert!(read(&mut reads, 30, 1));
+        reads.loses(0, 30);
+        assert!(read(&mut reads, 40, 0));
+        written(&mut reads, 50, true);
+        assert!(!read(&mut reads, 60, 0));
+        reads.looks(1, Some(THERE), 70);
+        reads.looks(1, Some(HERE), 71);
+        assert!(read(&mut reads, 80, 0), "it may have been removed where it was not at home");
     }
 }

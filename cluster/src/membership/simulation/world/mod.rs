@@ -123,7 +123,7 @@ enum What {
     Restart { node: usize },
     Wish { node: usize, wish: Wish },
     PurgeLooks { node: usize, run_id: String, order: Epoch, key: usize },
-    PurgeRemoves { node: usize, run_id: String, order: Epoch, key: usize },
+    PurgeRemoves { node: usize, run_id: String, order: Epoch, key: usize, by: Option<Epoch> },
     MasterStarts,
     CoordinatorStarts,
     ProxyHears { proxy: usize, life: u64, bulletin: Bulletin },
@@ -393,7 +393,7 @@ impl World {
             What::Restart { node } => self.restart(node),
             What::Wish { node, wish } => self.wish(node, wish),
             What::PurgeLooks { node, run_id, order, key } => self.purge_looks(node, run_id, order, key),
-            What::PurgeRemoves { node, run_id, order, key } => self.purge_removes(node, &run_id, order, key),
+            What::PurgeRemoves { node, run_id, order, key, by } => self.purge_removes(node, &run_id, order, key, by),
             What::MasterStarts => {
                 self.note(|| "master starts".to_owned());
                 self.master.up = true;

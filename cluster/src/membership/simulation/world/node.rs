@@ -73,6 +73,7 @@ impl World {
             self.note(|| format!("n{node} starts as {run_id}"));
             self.nodes[node].run_id = Some(run_id);
             self.nodes[node].busy_until_ms = 0;
+            self.may_lose_keys(node);
             // Some find what the one before had saved.
             if self.random.below(3) > 0 {
                 self.nodes[node].store = Store::default();
@@ -135,6 +136,7 @@ impl World {
                     self.check(outcome);
                 }
                 self.nodes[node].store.flush(scope);
+                self.may_lose_keys(node);
                 self.flush_takes(node);
                 Event::Flushed { name, flush }
             }
@@ -151,6 +153,11 @@ impl World {
         if self.nodes_fail() && self.random.below(self.paces.flush_one_in) == 0 {
             self.nodes[node].busy_until_ms = self.now_ms + self.random.below(self.paces.flush_ms);
         }
+    }
+
+    /// What is done to a node just now may cost it keys.
+    pub(super) fn may_lose_keys(&mut self, node: usize) {
+        self.reads.loses(node as u8, self.now_ms);
     }
 
     pub(super) fn link_reset(&mut self, number: usize, link: LinkId) {

@@ -434,7 +434,10 @@ impl World {
         match op {
             Op::Read { key, .. } => value = *there.store.slot(key, guest),
             Op::Write { key, seq, deletes } => *there.store.slot(key, guest) = if deletes { 0 } else { seq },
-            Op::Flush { .. } => there.store.flush(Scope::All),
+            Op::Flush { .. } => {
+                there.store.flush(Scope::All);
+                self.may_lose_keys(node);
+            }
         }
         self.note(|| format!("n{node} does {op:?} guest={guest} -> {value}"));
         let epoch = self.clients.asked.get(&number).map(|asked| asked.epoch);

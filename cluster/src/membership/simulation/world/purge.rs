@@ -44,16 +44,21 @@ impl World {
             return self.purge_next(node, run_id, order, key);
         }
         let at_ms = self.now_ms + self.latency();
-        self.after(at_ms, 0, What::PurgeRemoves { node, run_id, order, key });
+        self.after(at_ms, 0, What::PurgeRemoves { node, run_id, order, key, by: self.master.epoch });
     }
 
-    pub(super) fn purge_removes(&mut self, node: usize, run_id: &str, order: Epoch, key: usize) {
+    /// The agent removes a key that was not at home by the map that stood when it looked.
+    pub(super) fn purge_removes(&mut self, node: usize, run_id: &str, order: Epoch, key: usize, by: Option<Epoch>) {
         let there = &mut self.nodes[node];
         if there.run_id.as_deref() != Some(run_id) || there.paused_until_ms > self.now_ms {
             there.purging = None;
             return;
         }
         there.store.remove(key);
+        // It may have come home since, or before by a map that the master has lost.
+        if by != Some(self.checker.published().0) {
+            self.may_lose_keys(node);
+        }
         self.purge_next(node, run_id.to_owned(), order, key);
     }
 
