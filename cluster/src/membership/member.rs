@@ -196,6 +196,9 @@ pub(super) struct Member {
     pub(super) shown_epoch: Epoch,
     guest_covered: u64,
     strikes: u32,
+    /// What the last of them was for: the process, and when it came up. Where that could not be published before we had to lead anew, the
+    /// map still shows it up and it goes down once more, which is no other time.
+    struck: Option<(Option<String>, u64)>,
     held_until_ms: u64,
     /// Proxies that cannot use it.
     reports: Reports,
@@ -255,6 +258,7 @@ impl Member {
             shown_epoch: 0,
             guest_covered: 0,
             strikes: 0,
+            struck: None,
             held_until_ms: 0,
             reports: Reports::default(),
             answered_ms: 0,
@@ -744,6 +748,7 @@ impl Member {
         self.version.clone_from(&open.server.version);
         self.shown_endpoint = self.endpoint.clone();
         self.flush_failures = 0;
+        self.struck = None;
         let joined = !self.listed;
         let planned = self.upkeep.left.take().is_some();
         self.state_change_unix_ms = if joined || planned { 1 } else { now.unix_ms };
@@ -820,7 +825,9 @@ impl Member {
 
     pub(super) fn take_down(&mut self, cause: Cause, now: Now, book: &mut Book) {
         let Standing::Up { since_ms, .. } = self.standing else { return };
-        if cause.counts_as_flap() {
+        let life = (self.run_id.clone(), self.state_change_unix_ms);
+        if cause.counts_as_flap() && self.struck.as_ref() != Some(&life) {
+            self.struck = Some(life);
             if now.mono_ms.saturating_sub(since_ms) >= book.options.flap_forgiven_after_ms {
                 self.strikes = 0;
             }

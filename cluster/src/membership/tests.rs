@@ -863,6 +863,29 @@ fn a_flapping_node_is_held_back_with_growing_pauses_and_forgiven_in_time() {
     assert!(flap(&mut rig) < 200);
 }
 
+/// Who leads anew goes by the map, which still shows up what went down and could not be published.
+#[test]
+fn a_death_that_is_found_again_at_each_new_lead_counts_once() {
+    let mut rig = Rig::with(options(), &["a", "b"]);
+    rig.kill("a");
+    for _ in 0..3 {
+        rig.lease = LeaseReply::Theirs;
+        rig.wait(1_000);
+        rig.lease = LeaseReply::Ours;
+        rig.wait(1_000);
+        rig.open("b", "b1");
+        rig.lose("a", Loss::Refused);
+    }
+    rig.flushed("b");
+    assert!(!rig.shown_up("a") && !rig.told("went down"));
+    rig.announce("a");
+    rig.open("a", "a2");
+    rig.wait(options_settled());
+    rig.flushed("a");
+    rig.kill("a");
+    assert!(rig.told("node a went down 2 times"));
+}
+
 #[test]
 fn leaving_in_good_order_is_no_flapping() {
     let mut rig = Rig::with(options(), &["a", "b"]);
