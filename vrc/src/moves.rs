@@ -21,8 +21,8 @@ use crate::{
 
 /// How often a wish is said again: the leader may change meanwhile.
 const SAY_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait for one answer of the master itself.
-const MASTER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for one answer of the master itself. Long, since a wish is the more urgent the busier all are.
+const MASTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of the nodes there are, an error names so many.
 const NAMES_MAX: usize = 8;
 

@@ -75,7 +75,8 @@ impl Default for SpawnOptions {
             databases: 16,
             password: None,
             directives: Vec::new(),
-            start_timeout: Duration::from_secs(10),
+            // Where a machine has just been started itself, all start at once.
+            start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(2),
             restart: RestartPolicy::default(),
         }

@@ -7,7 +7,7 @@ use crate::support::{LONG, Process, RedisServer, eventually};
 
 /// Exit status, what the part said, and what the program said of that.
 fn health(admin: &str) -> (Option<i32>, Value, String) {
-    let mut process = Process::vrc(&["health", "--admin", admin, "--timeout", "5s"]);
+    let mut process = Process::vrc(&["health", "--admin", admin]);
     let code = process.end(LONG).code();
     let output = process.output();
     let body = output.lines().find(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).expect("JSON"));
