@@ -30,6 +30,9 @@ const REQUESTS_MAX: usize = 16;
 const COMMANDS_MAX: usize = 16;
 /// Events taken in before the next deadline is computed.
 const BATCH_MAX: usize = 256;
+/// The state is shown at most this often: making it takes time that grows with the number of nodes, and when one of many is lost an answer
+/// of each of the others is waited for.
+const SHOWN_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Driver {
     membership: Membership,
@@ -97,21 +100,27 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        // When the state was shown last, and whether it may be another by now.
+        let (mut shown_at, mut is_stale) = (None::<Instant>, false);
         loop {
             let now = self.now();
-            let pause_ms = self.membership.deadline_ms(now).saturating_sub(now.mono_ms);
+            let pause = Duration::from_millis(self.membership.deadline_ms(now).saturating_sub(now.mono_ms));
+            let until_shown = shown_at.map_or(Duration::ZERO, |at| SHOWN_EVERY.saturating_sub(at.elapsed()));
+            let pause = if is_stale { pause.min(until_shown) } else { pause };
             let event = tokio::select! {
                 () = shutdown.cancelled() => break,
                 // There is always a sender: our own.
                 Some(event) = self.events.recv() => event,
-                () = sleep(Duration::from_millis(pause_ms)) => Event::Tick,
+                () = sleep(pause) => Event::Tick,
             };
             self.step(event);
             for _ in 0..BATCH_MAX {
                 let Ok(event) = self.events.try_recv() else { break };
                 self.step(event);
             }
-            if self.membership.take_touched() {
+            is_stale |= self.membership.take_touched();
+            if is_stale && shown_at.is_none_or(|at| at.elapsed() >= SHOWN_EVERY) {
+                (shown_at, is_stale) = (Some(Instant::now()), false);
                 let status = self.membership.status(self.now());
                 self.status.send_if_modified(|shown| {
                     let is_news = *shown != status;
