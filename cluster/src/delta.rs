@@ -51,19 +51,31 @@ impl MapDelta {
 
     /// The map that it leads to, if `map` with this epoch is the one that it applies to; `map_check` is its [`check`].
     pub(crate) fn applied_to(&self, map: &NodeMap, epoch: Epoch, map_check: u32) -> Result<NodeMap, Unfit> {
-        let takes_anything = flaw::has(Flaw::DeltaUponAnything);
-        if epoch != self.from && !takes_anything {
-            return Err(Unfit::Gap);
-        }
-        if self.check_upon(map, map_check) != self.check && !takes_anything && !flaw::has(Flaw::DeltaUnchecked) {
-            return Err(Unfit::Check);
-        }
+        self.fits(map, epoch, map_check)?;
         let mut map = map.clone();
+        self.apply_to(&mut map);
+        Ok(map)
+    }
+
+    /// Whether `map` with this epoch is the one that it applies to; `map_check` is its [`check`].
+    pub(crate) fn fits(&self, map: &NodeMap, epoch: Epoch, map_check: u32) -> Result<(), Unfit> {
+        if flaw::has(Flaw::DeltaUponAnything) {
+            Ok(())
+        } else if epoch != self.from {
+            Err(Unfit::Gap)
+        } else if self.check_upon(map, map_check) != self.check && !flaw::has(Flaw::DeltaUnchecked) {
+            Err(Unfit::Check)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes the map that it leads to of one that it [fits](Self::fits).
+    pub(crate) fn apply_to(&self, map: &mut NodeMap) {
         for name in &self.removed {
             map.remove(name);
         }
-        map.extend(self.changed.iter().map(|(name, node)| (name.clone(), node.clone())));
-        Ok(map)
+        map.extend(self.changed.iter().map(|(name, node)| (name.clone(), without_ping(node))));
     }
 
     /// The check of what it makes of `map`, by the nodes that it names alone: a large map takes no longer.

@@ -142,7 +142,8 @@ pub struct Location {
 pub struct Topology {
     epoch: Epoch,
     options: PlacementOptions,
-    nodes: Vec<TopologyNode>,
+    /// Each shared with the topologies before that have the same.
+    nodes: Vec<Arc<TopologyNode>>,
     keys: Keys,
     next_change_ms: Option<u64>,
 }
@@ -192,7 +193,17 @@ impl Topology {
         if map.len() > NODES_MAX {
             tracing::error!("the node map has {} nodes; those after the first {NODES_MAX} are left out", map.len());
         }
-        let nodes: Vec<_> = map.iter().take(NODES_MAX).map(|(name, node)| known(name, node, options.kind)).collect();
+        let mut known_before = before.map_or(&[][..], |before| &before.nodes).iter().peekable();
+        let nodes: Vec<_> = map
+            .iter()
+            .take(NODES_MAX)
+            .map(|(name, node)| {
+                // Both are in the order of their names.
+                while known_before.next_if(|known| *known.name < **name).is_some() {}
+                let known_before = known_before.next_if(|known| *known.name == **name && known.is_of(node, options.kind));
+                known_before.map_or_else(|| Arc::new(known(name, node, options.kind)), Arc::clone)
+            })
+            .collect();
         let expiry_ms = options.down_node_expiry_ms;
         let ends = nodes.iter().map(|node| node.state_change_time_ms.saturating_add(expiry_ms));
         let next_change_ms = if expiry_ms == 0 { None } else { ends.filter(|end| *end > now_ms).min() };
@@ -214,7 +225,7 @@ impl Topology {
     }
 
     /// All known nodes by name, those that are down included.
-    pub fn nodes(&self) -> &[TopologyNode] {
+    pub fn nodes(&self) -> &[Arc<TopologyNode>] {
         &self.nodes
     }
 
@@ -339,12 +350,26 @@ pub(crate) fn slots_weight(weight: f64) -> f64 {
     if weight.is_nan() { WEIGHT_MIN } else { weight.clamp(WEIGHT_MIN, WEIGHT_MAX) }
 }
 
-fn known(name: &str, node: &Node, kind: PlacementKind) -> TopologyNode {
-    let weight = match kind {
+impl TopologyNode {
+    /// Whether it is what the topology knows of this node, which has its name.
+    fn is_of(&self, node: &Node, kind: PlacementKind) -> bool {
+        (self.up, self.state_change_time_ms) == (node.up, node.state_change_time)
+            && self.weight.to_bits() == known_weight(node, kind).to_bits()
+            && (&self.run_id, &self.version) == (&node.run_id, &node.version)
+            && self.endpoint == node.config
+    }
+}
+
+fn known_weight(node: &Node, kind: PlacementKind) -> f64 {
+    match kind {
         PlacementKind::Slots => slots_weight(node.weight),
         // The old ring makes what it makes of any number, and must here too.
         PlacementKind::Legacy => node.weight,
-    };
+    }
+}
+
+fn known(name: &str, node: &Node, kind: PlacementKind) -> TopologyNode {
+    let weight = known_weight(node, kind);
     if weight != node.weight && kind == PlacementKind::Slots {
         tracing::warn!(node = name, "its weight of {} is taken for {weight}", node.weight);
     }
@@ -359,7 +384,7 @@ fn known(name: &str, node: &Node, kind: PlacementKind) -> TopologyNode {
     }
 }
 
-fn by_slot(before: Option<&Topology>, nodes: &[TopologyNode], options: &PlacementOptions, now_ms: u64) -> Keys {
+fn by_slot(before: Option<&Topology>, nodes: &[Arc<TopologyNode>], options: &PlacementOptions, now_ms: u64) -> Keys {
     let bidders: Vec<_> = nodes.iter().map(|node| Bidder { name: &node.name, weight: node.weight }).collect();
     let bids = match before {
         Some(Topology { nodes: same, keys: Keys::Slots { bids, .. }, .. }) if bid_alike(same, nodes) => bids.clone(),
@@ -382,8 +407,10 @@ fn by_slot(before: Option<&Topology>, nodes: &[TopologyNode], options: &Placemen
     Keys::Slots { owners, bids }
 }
 
-fn bid_alike(some: &[TopologyNode], others: &[TopologyNode]) -> bool {
-    let bids_as = |(one, other): (&TopologyNode, &TopologyNode)| one.name == other.name && one.weight == other.weight;
+fn bid_alike(some: &[Arc<TopologyNode>], others: &[Arc<TopologyNode>]) -> bool {
+    let bids_as = |(one, other): (&Arc<TopologyNode>, &Arc<TopologyNode>)| {
+        Arc::ptr_eq(one, other) || (one.name == other.name && one.weight == other.weight)
+    };
     some.len() == others.len() && some.iter().zip(others).all(bids_as)
 }
 

@@ -89,7 +89,7 @@ async fn health(State(admin): State<Admin>) -> Response {
 
 async fn topology(State(admin): State<Admin>) -> Response {
     let topology = admin.topology.load();
-    let node = |(node, share): (&vrc_cluster::topology::TopologyNode, f64)| {
+    let node = |(node, share): (&Arc<vrc_cluster::topology::TopologyNode>, f64)| {
         json!({
             "name": &*node.name,
             "address": node.endpoint.address(),

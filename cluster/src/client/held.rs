@@ -1,8 +1,6 @@
 //! Which node map a reader believes.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::contract::{EPOCH_MAX, Epoch, MapDelta, Node, NodeMap};
+use crate::contract::{EPOCH_MAX, Epoch, MapDelta, NodeMap};
 use crate::delta::{Unfit, check};
 use crate::flaw::{self, Flaw};
 
@@ -86,7 +84,7 @@ impl Held {
 
     /// Takes the map that a delta leads to, if it leads there from the one that is held. Otherwise there is something to be read,
     /// unless it was older.
-    pub(crate) fn apply(&mut self, delta: &MapDelta, now_ms: u64) -> Result<Change, Ignored> {
+    pub(crate) fn apply(&mut self, delta: &MapDelta) -> Result<Change, Ignored> {
         if delta.epoch > EPOCH_MAX {
             return Err(Ignored::NoEpoch);
         }
@@ -95,25 +93,28 @@ impl Held {
             held if delta.epoch < held && !flaw::has(Flaw::ReaderTakesOlder) => return Err(Ignored::Older),
             _ => {}
         }
-        let map = self.led_to_by(delta).map_err(Ignored::Unfit)?;
-        let change = self.consider(map, Some(delta.epoch), now_ms)?;
+        self.fits(delta).map_err(Ignored::Unfit)?;
+        let empties = delta.changed.is_empty() && self.map.keys().all(|name| delta.removed.contains(name));
+        if empties && !self.map.is_empty() && !flaw::has(Flaw::ReaderTakesEmpty) {
+            return Err(Ignored::Empty);
+        }
+        let names = delta.removed.iter().chain(delta.changed.keys());
+        let before = names.filter_map(|name| Some((name.clone(), self.map.get(name)?.clone()))).collect();
+        let change = Change::between(&before, &delta.changed);
+        delta.apply_to(&mut self.map);
         self.check = delta.check;
+        self.epoch = Some(delta.epoch);
+        self.no_epoch_since_ms = None;
         Ok(change)
     }
 
-    /// The map that a delta makes of the one that is held, if it applies to that.
-    pub(crate) fn led_to_by(&self, delta: &MapDelta) -> Result<NodeMap, Unfit> {
-        delta.applied_to(&self.map, self.epoch(), self.check)
+    /// Whether a delta applies to the map that is held.
+    pub(crate) fn fits(&self, delta: &MapDelta) -> Result<(), Unfit> {
+        delta.fits(&self.map, self.epoch(), self.check)
     }
 
     /// Takes a map that was read or received, if it is to be believed. Returns what changed.
-    pub(crate) fn offer(&mut self, map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
-        let change = self.consider(map, epoch, now_ms)?;
-        self.check = check(&self.map);
-        Ok(change)
-    }
-
-    fn consider(&mut self, mut map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
+    pub(crate) fn offer(&mut self, mut map: NodeMap, epoch: Option<Epoch>, now_ms: u64) -> Result<Change, Ignored> {
         // Changes at every message of an agent, and nobody's keys move for it.
         map.values_mut().for_each(|node| node.last_ping = None);
         let epoch = epoch.filter(|epoch| *epoch <= EPOCH_MAX);
@@ -137,6 +138,7 @@ impl Held {
         }
         self.no_epoch_since_ms = None;
         self.epoch = epoch;
+        self.check = check(&map);
         let before = std::mem::replace(&mut self.map, map);
         Ok(Change::between(&before, &self.map))
     }
@@ -152,19 +154,24 @@ pub(crate) struct Change {
 
 impl Change {
     fn between(before: &NodeMap, after: &NodeMap) -> Self {
-        let up = |map: &BTreeMap<String, Node>| -> BTreeSet<String> {
-            map.iter().filter(|(_, node)| node.up).map(|(name, _)| name.clone()).collect()
-        };
-        let (old, new) = (up(before), up(after));
-        let changed = |name: &&String| {
-            let key = |node: &Node| (node.config.clone(), node.weight.to_bits(), node.run_id.clone());
-            before.get(*name).map(key) != after.get(*name).map(key)
-        };
-        Change {
-            came: new.difference(&old).cloned().collect(),
-            went: old.difference(&new).cloned().collect(),
-            other: old.intersection(&new).filter(changed).cloned().collect(),
+        let is_up_in = |map: &NodeMap, name: &str| map.get(name).is_some_and(|node| node.up);
+        let mut change = Change::default();
+        for (name, node) in after.iter().filter(|(_, node)| node.up) {
+            match before.get(name).filter(|before| before.up) {
+                None => change.came.push(name.clone()),
+                Some(before) => {
+                    let is_same = before.config == node.config
+                        && before.weight.to_bits() == node.weight.to_bits()
+                        && before.run_id == node.run_id;
+                    if !is_same {
+                        change.other.push(name.clone());
+                    }
+                }
+            }
         }
+        let went = before.iter().filter(|(name, node)| node.up && !is_up_in(after, name));
+        change.went.extend(went.map(|(name, _)| name.clone()));
+        change
     }
 }
 
@@ -184,7 +191,7 @@ impl std::fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::Endpoint;
+    use crate::contract::{Endpoint, Node};
 
     fn map(nodes: &[(&str, bool)]) -> NodeMap {
         nodes
@@ -237,15 +244,15 @@ mod tests {
     #[test]
     fn deltas_are_taken_one_after_the_other() {
         let mut held = Held::default();
-        assert_eq!(held.apply(&delta(&[], 0, ONE), 0).unwrap().came, ["a"], "from nothing");
-        assert_eq!(held.apply(&delta(ONE, 1, TWO), 0).unwrap().came, ["b"]);
-        assert_eq!(held.apply(&delta(TWO, 2, DOWN), 0).unwrap().went, ["a"]);
+        assert_eq!(held.apply(&delta(&[], 0, ONE)).unwrap().came, ["a"], "from nothing");
+        assert_eq!(held.apply(&delta(ONE, 1, TWO)).unwrap().came, ["b"]);
+        assert_eq!(held.apply(&delta(TWO, 2, DOWN)).unwrap().went, ["a"]);
         assert_eq!((held.epoch(), held.map().len()), (3, 2));
         // One that says nothing but a new epoch.
-        assert_eq!(held.apply(&delta(DOWN, 3, DOWN), 0), Ok(Change::default()));
+        assert_eq!(held.apply(&delta(DOWN, 3, DOWN)), Ok(Change::default()));
         // Epochs jump by the time of day.
         let jump = MapDelta { epoch: 1_795_000_000_000, ..delta(DOWN, 4, ONE) };
-        assert!(held.apply(&jump, 0).is_ok());
+        assert!(held.apply(&jump).is_ok());
         assert_eq!((held.epoch(), held.map().len()), (1_795_000_000_000, 1));
     }
 
@@ -263,17 +270,17 @@ mod tests {
         ] {
             let mut held = Held::default();
             held.offer(map(ONE), Some(5), 0).unwrap();
-            assert_eq!(held.apply(&delta, 0), Err(expect), "{what}");
+            assert_eq!(held.apply(&delta), Err(expect), "{what}");
             assert_eq!((held.epoch(), held.map().len()), (5, 1), "{what}");
             // It goes on with what is right.
-            assert!(held.apply(&self::delta(ONE, 5, TWO), 0).is_ok());
+            assert!(held.apply(&self::delta(ONE, 5, TWO)).is_ok());
         }
         // Out of order, the later one waits for nobody: the map is read, and the earlier one is old by then.
         let mut held = Held::default();
-        assert_eq!(held.apply(&delta(ONE, 5, TWO), 0), Err(GAP), "before the map was read");
+        assert_eq!(held.apply(&delta(ONE, 5, TWO)), Err(GAP), "before the map was read");
         held.offer(map(TWO), Some(6), 0).unwrap();
-        assert_eq!(held.apply(&delta(ONE, 5, TWO), 0), Err(Ignored::Same));
-        assert!(held.apply(&delta(TWO, 6, DOWN), 0).is_ok());
+        assert_eq!(held.apply(&delta(ONE, 5, TWO)), Err(Ignored::Same));
+        assert!(held.apply(&delta(TWO, 6, DOWN)).is_ok());
     }
 
     #[test]

@@ -385,7 +385,7 @@ impl Believer {
 
     /// Whether it leads on from what is held, or is nothing new.
     fn weigh_delta(&mut self, delta: &MapDelta) -> bool {
-        let outcome = self.held.apply(delta, now_ms());
+        let outcome = self.held.apply(delta);
         if let Err(Ignored::Unfit(why)) = outcome {
             tracing::debug!(epoch = delta.epoch, held = self.held.epoch(), "what changed cannot be applied: {why}");
             return false;

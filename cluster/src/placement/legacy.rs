@@ -3,6 +3,8 @@
 //! Its oddities are kept on purpose: a key's whole text is hashed, a hash above the last bucket belongs to the last bucket instead of
 //! wrapping to the first, and a node that has only just come up may be treated like one that has only just gone down.
 
+use std::sync::Arc;
+
 use crate::topology::{NodeIndex, Owner, TopologyNode, Unowned};
 
 /// Most buckets that one node gets; the old system knows no bound, memory does.
@@ -24,7 +26,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// The ring of these nodes as it stands at `now_ms`. `expiry_ms` is the old client's `downNodeExpiry`, 0 for none.
-    pub(crate) fn build(nodes: &[TopologyNode], buckets_per_node: u32, expiry_ms: u64, now_ms: u64) -> Ring {
+    pub(crate) fn build(nodes: &[Arc<TopologyNode>], buckets_per_node: u32, expiry_ms: u64, now_ms: u64) -> Ring {
         let mut buckets = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             let mut random = SeedRandom::new(&node.name);
@@ -62,7 +64,7 @@ impl Ring {
 
     /// Reads what [`Ring::bucket_owner`] gave.
     #[inline]
-    pub(crate) fn owner(&self, found: u32, nodes: &[TopologyNode], expiry_ms: u64) -> Result<Owner, Unowned> {
+    pub(crate) fn owner(&self, found: u32, nodes: &[Arc<TopologyNode>], expiry_ms: u64) -> Result<Owner, Unowned> {
         if found < WITHHELD {
             return Ok(Owner { node: found as NodeIndex, guest: false });
         }
@@ -89,7 +91,7 @@ impl Ring {
 
 /// For each bucket, the first node from there on upwards, wrapping, that is up; one that changed its state less than `expiry_ms` ago
 /// stands in the way.
-fn owners(buckets: &[(u32, NodeIndex)], nodes: &[TopologyNode], expiry_ms: u64, now_ms: u64) -> Vec<u32> {
+fn owners(buckets: &[(u32, NodeIndex)], nodes: &[Arc<TopologyNode>], expiry_ms: u64, now_ms: u64) -> Vec<u32> {
     let verdict = |index: NodeIndex| {
         let node = &nodes[usize::from(index)];
         let recent = expiry_ms > 0 && now_ms.saturating_sub(node.state_change_time_ms) < expiry_ms;

@@ -190,7 +190,7 @@ impl World {
             return false;
         }
         if let Some(epoch) = master.epoch.filter(|epoch| *epoch != reader.held.epoch()) {
-            let leads_there = |delta: &&Rc<MapDelta>| delta.epoch == epoch && reader.held.led_to_by(delta).is_ok();
+            let leads_there = |delta: &&Rc<MapDelta>| delta.epoch == epoch && reader.held.fits(delta).is_ok();
             let bulletin = match master.delta.as_ref().filter(leads_there) {
                 Some(delta) => Bulletin::Delta(delta.clone()),
                 None => Bulletin::Whole(Rc::new((epoch, master.hash.clone()))),
@@ -212,7 +212,7 @@ impl World {
         let held = |reader: &Proxy| (reader.held.epoch(), reader.held.map().len());
         let before = held(reader);
         let (epoch, outcome) = match &bulletin {
-            Bulletin::Delta(delta) => (delta.epoch, reader.held.apply(delta, self.now_ms)),
+            Bulletin::Delta(delta) => (delta.epoch, reader.held.apply(delta)),
             Bulletin::Whole(read) => (read.0, reader.held.offer(read.1.clone(), Some(read.0), self.now_ms)),
         };
         if let Err(why) = outcome {
