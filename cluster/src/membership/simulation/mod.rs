@@ -78,13 +78,21 @@ fn simulation_holds_where_it_once_failed() {
 const SURVIVED_MAX: u64 = 40_000;
 
 /// What takes too many mishaps at once to come about here; `tests/rare.rs` and `tests/purge.rs` bring it about.
-const TOO_RARE: [Flaw; 6] = [
+const TOO_RARE: [Flaw; 5] = [
     Flaw::WritesWhileLeaseInDoubt,
     Flaw::GuestsFlushedWhileWriting,
-    Flaw::ComesInAsDown,
     Flaw::TrustsForeignMaps,
     Flaw::LaggardsTrusted,
     Flaw::ForgetsWhoLostSlots,
+];
+
+/// Where what is seldom noticed was: these are played first, so that it is found at once, for as long as the same seed gives the same history.
+const NOTICED_AT: [(Flaw, u64); 5] = [
+    (Flaw::EmptiedUnconfirmed, 6_809),
+    (Flaw::SpeaksToAnyProcess, 8_722),
+    (Flaw::ConfirmsUnsettled, 9_901),
+    (Flaw::ComesInAsDown, 11_034),
+    (Flaw::ClearedUnconfirmed, 18_779),
 ];
 
 /// What the checkers say of this history where a rule is broken, if they say nothing of it otherwise.
@@ -108,7 +116,8 @@ fn simulation_catches_every_broken_rule() {
                     if !is_wanted(flaw) || one.is_none() && TOO_RARE.contains(flaw) {
                         continue;
                     }
-                    match (0..SURVIVED_MAX).find_map(|seed| caught(*flaw, seed)) {
+                    let known = NOTICED_AT.iter().filter(|(known, _)| known == flaw).map(|(_, seed)| *seed);
+                    match known.chain(0..SURVIVED_MAX).find_map(|seed| caught(*flaw, seed)) {
                         Some(what) => println!("{flaw:?}: {what}"),
                         None => survivors.lock().unwrap().push(*flaw),
                     }
