@@ -50,7 +50,8 @@ impl Info {
 
     /// `standalone`, `cluster` or `sentinel`.
     pub(crate) fn mode(&self) -> Option<&str> {
-        self.field("redis_mode")
+        // The second is valkey's name for it.
+        self.field("redis_mode").or_else(|| self.field("server_mode"))
     }
 
     /// Still reading its RDB or AOF.
@@ -92,6 +93,8 @@ mod tests {
         );
         assert_eq!((info.version(), info.process_id(), info.run_id()), (Some("7.0.15"), Some(41), Some("ab12")));
         assert_eq!(info.replica_of().as_deref(), Some("h:6379"));
+        assert_eq!(info.mode(), Some("standalone"));
+        assert_eq!(Info::parse("# Server\r\nvalkey_version:8.0.1\r\nserver_mode:cluster\r\n").mode(), Some("cluster"));
         assert!(!info.is_loading() && !info.refuses_writes_when_full());
         let mut keyspace: Vec<_> = info.keyspace().collect();
         keyspace.sort_unstable();
