@@ -1,6 +1,7 @@
 /* hiredis PORT PROTOCOL PASSWORD: typical work through hiredis, blocking and event-driven, every answer checked. */
 
 #define _GNU_SOURCE
+#include <errno.h>
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 #include <poll.h>
@@ -303,7 +304,9 @@ static void killed(redisContext *other) {
     char *id = ASK(c, "CLIENT ID");
     CHECK(other, "1", "CLIENT KILL ID %s", id);
     redisReply *reply = redisCommand(c, "GET kept");
-    if (reply || c->err != REDIS_ERR_EOF) FAIL("a killed client is told: %s", reply ? text_of(reply) : c->errstr);
+    /* On a busy machine the answer to what comes for a closed socket, a reset, may overtake the end of the stream. */
+    int ended = c->err == REDIS_ERR_EOF || (c->err == REDIS_ERR_IO && errno == ECONNRESET);
+    if (reply || !ended) FAIL("a killed client is told: %s", reply ? text_of(reply) : c->errstr);
     if (redisReconnect(c) != REDIS_OK) FAIL("cannot come back: %s", c->errstr);
     CHECK(c, "+OK", "AUTH %s", password);
     CHECK(c, "1", "GET kept");
