@@ -48,6 +48,8 @@ struct Foreign {
     cleared_through: Epoch,
     /// When it was last told to purge.
     ordered_at_ms: Option<u64>,
+    /// It may have begun to do away with what it lost up to `since`, at our word or at that of another leader.
+    is_begun: bool,
     /// Somebody wrote by an old map after all was thought to be done: what it lost is lost by the next map again.
     again: bool,
 }
@@ -119,7 +121,8 @@ impl Homes {
     /// This map was published next, and `changed` as the epoch of the last that gave keys new homes.
     pub(super) fn follow(&mut self, map: &NodeMap, epoch: Epoch, changed: Epoch, now_ms: u64) {
         for foreign in self.nodes.values_mut().filter(|foreign| foreign.again && changed == epoch) {
-            (foreign.again, foreign.since, foreign.since_ms, foreign.ordered_at_ms) = (false, epoch, now_ms, None);
+            foreign.again = false;
+            foreign.loses(epoch, now_ms);
             self.changed = epoch;
         }
         if self.current.is_of(map) {
@@ -133,7 +136,7 @@ impl Homes {
         for (slot, from, _) in self.current.moves(&next) {
             let foreign = self.nodes.entry(from.to_owned()).or_default();
             foreign.slots.insert(slot, next.homes.len());
-            (foreign.since, foreign.since_ms, foreign.ordered_at_ms) = (epoch, now_ms, None);
+            foreign.loses(epoch, now_ms);
         }
         self.current = next;
     }
@@ -155,16 +158,22 @@ impl Homes {
             let name = self.current.nodes[index].0.clone();
             let foreign = self.nodes.entry(name).or_default();
             foreign.fill(&self.current.homes, index as u16);
-            (foreign.since, foreign.since_ms, foreign.ordered_at_ms) = (foreign.since.max(changed), now_ms, None);
+            foreign.loses(foreign.since.max(changed), now_ms);
         }
     }
 
-    /// Somebody may have written by the map of epoch `by` until now: whatever was cleared of later losses has to be cleared again.
+    /// Another may have led until now, and told nodes to purge.
+    pub(super) fn others_led(&mut self) {
+        self.nodes.values_mut().for_each(|foreign| foreign.is_begun = true);
+    }
+
+    /// Somebody may have written by the map of epoch `by` until now: whatever was cleared of later losses has to be cleared again, and what is
+    /// being cleared of them once more.
     /// Returns whether there is any such; then the map is to be published once more, so that it has an epoch to be confirmed.
     pub(super) fn mistrust(&mut self, by: Epoch) -> bool {
         let mut any = false;
         for (index, (name, _)) in self.current.nodes.iter().enumerate() {
-            if let Some(foreign) = self.nodes.get_mut(name).filter(|foreign| foreign.cleared_through > by && !foreign.again) {
+            if let Some(foreign) = self.nodes.get_mut(name).filter(|foreign| foreign.is_begun_after(by) && !foreign.again) {
                 foreign.fill(&self.current.homes, index as u16);
                 foreign.again = true;
                 any = true;
@@ -216,6 +225,13 @@ impl Homes {
         unpurged.map(|(name, foreign)| (name.as_str(), foreign.ordered_at_ms))
     }
 
+    /// A flush or a purge of the node begins.
+    pub(super) fn begun(&mut self, name: &str) {
+        if let Some(foreign) = self.nodes.get_mut(name) {
+            foreign.is_begun = true;
+        }
+    }
+
     pub(super) fn ordered(&mut self, name: &str, now_ms: u64) {
         if let Some(foreign) = self.nodes.get_mut(name) {
             foreign.ordered_at_ms = Some(now_ms);
@@ -241,6 +257,17 @@ impl Homes {
 }
 
 impl Foreign {
+    /// It loses slots by the map of this epoch.
+    fn loses(&mut self, epoch: Epoch, now_ms: u64) {
+        (self.since, self.since_ms) = (epoch, now_ms);
+        (self.ordered_at_ms, self.is_begun) = (None, false);
+    }
+
+    /// It was cleared of what it lost after the map of this epoch, or may be at any time.
+    fn is_begun_after(&self, epoch: Epoch) -> bool {
+        self.cleared_through > epoch || self.is_begun && !self.slots.is_empty() && self.since > epoch
+    }
+
     /// All slots but the node's own.
     fn fill(&mut self, homes: &[u16], own: u16) {
         for slot in (0..homes.len()).filter(|slot| homes[*slot] != own) {

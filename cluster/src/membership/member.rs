@@ -945,7 +945,7 @@ impl Member {
             book.changed(&self.name, What::Forgotten { cause: format!("down for {minutes} minutes") }, now);
         }
         if book.may_flush && self.may_join_at_ms(now, book).is_some_and(|at_ms| at_ms <= now_ms) {
-            let through = book.may_clear(&self.name, now);
+            let through = book.begin_to_clear(&self.name, now);
             let Link::Open(open) = &self.link else { return };
             let scope = if book.is_master(&open.server) { Scope::AllButCoordination } else { Scope::All };
             let (link, until_ms) = (open.link, now_ms + book.options.join_flush_timeout_ms);

@@ -25,7 +25,8 @@
 //!   slots are told to purge them, once every proxy has confirmed that map or had its grace period. A node that would get a
 //!   slot back before it did is flushed first (see `homes`), and the change waits for that; whatever else changes does not. The
 //!   epoch of the last such map stands in the master, and agents announce what they have purged, so that a new leader knows too. A map
-//!   from memory counts as such, and one that is written anew because of a proxy that was out of touch: nobody knows who wrote where.
+//!   from memory counts as such, and one that is written anew because of a proxy that was out of touch: nobody knows who wrote where, and
+//!   a purge that was begun before it turned up does not count.
 //! - **Guests flushed before weights change**, too, while a node is down: a slot may come back to its former guest's host.
 //! - **A map that readers have and that is later than any of ours** was written by another leader, to a master that was cut off or has lost it.
 //!   Proxies confirm by which map they route, and would take none of ours any more; so all nodes are shown down by a map that is newer
@@ -624,9 +625,10 @@ impl Membership {
         let outdone = later.is_some();
         if (from_memory || outdone) && self.book.options.guest_databases {
             self.book.homes.distrust(&self.book.base);
-        } else if !flaw::has(Flaw::ForgetsWhoLostSlots) {
+        } else {
             self.resume_homes(rehomed, now);
         }
+        self.book.homes.others_led();
         self.book.proxies.begin();
         if from_memory || outdone {
             self.book.proxies.are_unknown_until(now.mono_ms + self.book.options.proxy_grace_ms);

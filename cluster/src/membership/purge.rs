@@ -16,7 +16,7 @@ impl Membership {
     /// The base is a map that was read, and what was published before it is not known for sure.
     pub(super) fn resume_homes(&mut self, rehomed: Option<Epoch>, now: Now) {
         let book = &mut self.book;
-        if !book.options.guest_databases || book.base.is_empty() {
+        if !book.options.guest_databases || book.base.is_empty() || flaw::has(Flaw::ForgetsWhoLostSlots) {
             return;
         }
         match rehomed {
@@ -114,7 +114,7 @@ impl Membership {
         self.list_proxies(now);
         let unclean: Vec<_> = self.book.homes.unclean.iter().cloned().collect();
         for name in unclean {
-            if let Some(through) = self.book.may_clear(&name, now) {
+            if let Some(through) = self.book.begin_to_clear(&name, now) {
                 self.with(&name, |member, book| member.clear(through, now, book));
             }
         }
@@ -160,7 +160,7 @@ impl Membership {
             if is_early {
                 continue;
             }
-            if let Some(order) = self.book.may_clear(&name, now) {
+            if let Some(order) = self.book.begin_to_clear(&name, now) {
                 self.book.homes.ordered(&name, now.mono_ms);
                 orders.push((name, order));
             }
@@ -183,5 +183,12 @@ impl super::Book {
         let (since, since_ms) = self.homes.lost(name)?;
         let confirmed = self.proxies.confirm(since, since_ms, now.mono_ms, self.options.proxy_grace_ms);
         (confirmed || flaw::has(Flaw::ClearedUnconfirmed)).then_some(since)
+    }
+
+    /// The same, for one who does begin.
+    pub(super) fn begin_to_clear(&mut self, name: &str, now: Now) -> Option<Epoch> {
+        let through = self.may_clear(name, now)?;
+        self.homes.begun(name);
+        Some(through)
     }
 }

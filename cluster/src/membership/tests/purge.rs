@@ -275,7 +275,43 @@ fn a_proxy_that_was_out_of_touch_has_nodes_purged_once_more() {
     assert!(!flaw::with(Flaw::LaggardsTrusted, purges_once_more));
 }
 
-/// The same, while a map is on its way that had to be written anew for another reason.
+/// Proxy q turns up when b has been told to purge, and may have done so already: what comes of that says nothing of what q wrote since.
+/// Whether it counts.
+fn counts_what_was_begun_before(mut rig: Rig, before: Epoch) -> bool {
+    rig.proxies.insert("q".to_owned(), Confirmation { epoch: rig.stored.1.unwrap(), beat: 1, least: before });
+    rig.live(8_000);
+    assert!(rig.told("a proxy was out of touch"));
+    let again = rig.stored.1.unwrap();
+    rig.purged("b");
+    let counts = rig.told("node b has purged");
+    rig.proxies.insert("q".to_owned(), Confirmation { epoch: again, beat: 2, least: before });
+    rig.live(12_000);
+    assert_eq!(rig.orders.get("b"), Some(&again));
+    rig.purged("b");
+    assert!(rig.told("node b has purged"));
+    counts
+}
+
+#[test]
+fn a_purge_that_was_begun_before_a_proxy_turned_up_has_to_be_done_again() {
+    let mut rig = rig(&["a", "b"]);
+    rig.purged("a");
+    let before = rig.stored.1.unwrap();
+    rig.weigh(3.0);
+    rig.live(20_000);
+    assert_eq!(rig.orders.get("b").copied(), rig.rehomed);
+    // Another comes to lead, who does not know what b has begun.
+    let mut other = Rig::idle(options());
+    (other.stored, other.rehomed, other.orders) = (rig.stored.clone(), rig.rehomed, rig.orders.clone());
+    other.connect_master();
+    other.open("a", "a1");
+    other.open("b", "b1");
+    other.confirm();
+    assert!(!counts_what_was_begun_before(rig, before));
+    assert!(!counts_what_was_begun_before(other, before));
+}
+
+/// The same as before, while a map is on its way that had to be written anew for another reason.
 #[test]
 fn a_proxy_that_turns_up_while_a_map_is_on_its_way_has_it_written_once_more() {
     let mut rig = rig(&["a", "b"]);

@@ -1,6 +1,9 @@
 //! A coordinator, and what membership is told and wants done.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use super::{Command, Profile, Request, START_UNIX_MS, What, World, shown};
 use crate::membership::{Action, Event, LinkId, Membership, Now, RequestId};
@@ -67,6 +70,9 @@ impl World {
         {
             self.checker.knows((number, coordinator.life), map);
         }
+        if let Event::ProxiesRead { proxies, .. } = &event {
+            self.key_homes.heard((number, coordinator.life), proxies);
+        }
         let learns = matches!(event, Event::DeltaHeard(_) | Event::Wrote { .. }) && self.profile != Profile::WrongClocks;
         let unix_ms = START_UNIX_MS + self.now_ms as i64 + coordinator.clock_offset_ms;
         let now = Now { mono_ms: self.now_ms, unix_ms: unix_ms as u64 };
@@ -113,7 +119,10 @@ impl World {
                 self.ask(number, request, Request::Lease { request, instance, term, ttl_ms });
             }
             Action::ReadMap { request } => self.ask(number, request, Request::Read { request }),
-            Action::Write(write) => self.ask(number, write.request, Request::Write(write)),
+            Action::Write(write) => {
+                let heard = Rc::new(self.key_homes.heard_by((number, self.coordinators[number].life)));
+                self.ask(number, write.request, Request::Write { write, sent_ms: self.now_ms, heard });
+            }
             Action::Release { token } => self.ask(number, 0, Request::Release { token }),
             Action::ReadProxies { request } => self.ask(number, request, Request::ReadProxies { request }),
             Action::DropProxies { ids } => self.ask(number, 0, Request::DropProxies { ids }),

@@ -64,9 +64,7 @@ impl World {
                 lengthen(&mut self.coordinators[number].paused_until_ms, until_ms);
             }
             9 if loses_memory && self.profile != Profile::ControlOnly => {
-                self.note(|| format!("c{number} dies until {until_ms}"));
-                self.coordinators[number].running = false;
-                self.after(until_ms, number, What::CoordinatorStarts);
+                self.coordinator_dies(number, until_ms);
             }
             10 => {
                 self.note(|| format!("c{number} is cut from the master until {until_ms}"));
@@ -144,15 +142,23 @@ impl World {
         }
     }
 
-    /// Master and leader die together, and both are back in a moment and know nothing.
-    fn master_dies_with_leader(&mut self) {
+    pub(super) fn leader(&self) -> Option<usize> {
         let now = Now { mono_ms: self.now_ms, unix_ms: 0 };
         let leads = |coordinator: &Coordinator| coordinator.running && coordinator.membership.status(now).leading;
-        let Some(leader) = self.coordinators.iter().position(leads) else { return };
-        self.note(|| format!("c{leader} dies"));
-        self.coordinators[leader].running = false;
+        self.coordinators.iter().position(leads)
+    }
+
+    pub(super) fn coordinator_dies(&mut self, number: usize, until_ms: u64) {
+        self.note(|| format!("c{number} dies until {until_ms}"));
+        self.coordinators[number].running = false;
+        self.after(until_ms, number, What::CoordinatorStarts);
+    }
+
+    /// Master and leader die together, and both are back in a moment and know nothing.
+    fn master_dies_with_leader(&mut self) {
+        let Some(leader) = self.leader() else { return };
         let at_ms = self.now_ms + self.random.below(200);
-        self.after(at_ms, leader, What::CoordinatorStarts);
+        self.coordinator_dies(leader, at_ms);
         let at_ms = self.now_ms + self.random.below(200);
         self.master_dies(at_ms);
     }
@@ -177,6 +183,7 @@ impl World {
             self.note(|| format!("n{node} dies, {run_id}, until {until_ms}"));
             self.after(until_ms, 0, What::Restart { node });
             self.may_lose_keys(node);
+            self.key_homes.emptied(node as u8);
             self.reset_links(|_, other| other == node);
             if self.random.below(2) == 0 {
                 let (name, reason) = (self.nodes[node].name.clone(), "died".to_owned());

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::{BUS_TIMEOUT_MS, Coordinator, HEAL_MS, MASTER_TIMEOUT_MS, What, World, shown};
+use super::{BUS_TIMEOUT_MS, Coordinator, HEAL_MS, MASTER_TIMEOUT_MS, What, World, proxy::key_homes, shown};
 use crate::{
     contract::{AgentBusMessage, Confirmation, Epoch, MapDelta, NodeMap},
     flaw::{self, Flaw},
-    membership::simulation::checker::{Stored, Violation},
+    membership::simulation::{
+        checker::{Stored, Violation},
+        homes::AllHeard,
+    },
     membership::{Event, LeaseAnswer, MapWrite, Now, RequestId, WriteAnswer, lease_token},
 };
 
@@ -19,6 +22,8 @@ pub(super) struct Master {
     pub(super) process: u64,
     pub(super) hung_until_ms: u64,
     pub(super) lease: Option<(String, u64)>,
+    /// By which request the one who holds it gained it, and when.
+    gained: (RequestId, u64),
     /// Somebody has led since it started.
     was_led: bool,
     pub(super) started_at_ms: u64,
@@ -41,13 +46,34 @@ pub(super) struct Master {
 
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Lease { request: RequestId, instance: String, term: u64, ttl_ms: u64 },
-    Read { request: RequestId },
-    Write(MapWrite),
-    ReadProxies { request: RequestId },
-    DropProxies { ids: Vec<String> },
-    OrderPurge { token: String, orders: Vec<(String, Epoch)> },
-    Release { token: String },
+    Lease {
+        request: RequestId,
+        instance: String,
+        term: u64,
+        ttl_ms: u64,
+    },
+    Read {
+        request: RequestId,
+    },
+    Write {
+        write: MapWrite,
+        sent_ms: u64,
+        /// What its sender had heard of proxies.
+        heard: Rc<AllHeard>,
+    },
+    ReadProxies {
+        request: RequestId,
+    },
+    DropProxies {
+        ids: Vec<String>,
+    },
+    OrderPurge {
+        token: String,
+        orders: Vec<(String, Epoch)>,
+    },
+    Release {
+        token: String,
+    },
 }
 
 impl Master {
@@ -57,6 +83,7 @@ impl Master {
             process: 1,
             hung_until_ms: 0,
             lease: None,
+            gained: (0, 0),
             was_led: false,
             started_at_ms: 0,
             hash: NodeMap::new(),
@@ -73,7 +100,7 @@ impl Master {
 
     pub(super) fn stored(&self) -> Stored<'_> {
         let lease = self.lease.as_ref().map(|(token, _)| token.as_str());
-        Stored { hash: &self.hash, epoch: self.epoch, lease }
+        Stored { hash: &self.hash, epoch: self.epoch, lease, gained: self.gained }
     }
 
     fn is_unexpected(&self, write: &MapWrite) -> bool {
@@ -147,7 +174,7 @@ impl World {
         }
         coordinator.last_to_master_ms = coordinator.last_to_master_ms.max(now_ms + latency);
         let at_ms = coordinator.last_to_master_ms;
-        if let Request::Write(write) = &request {
+        if let Request::Write { write, .. } = &request {
             self.strike_while_writing(write);
         }
         self.after(at_ms, number, What::AtMaster { connection, process, request, late: false });
@@ -191,6 +218,9 @@ impl World {
                         self.check(outcome);
                     }
                     self.master.lease = Some((token, self.now_ms + ttl_ms));
+                    if gained {
+                        self.master.gained = (request, self.now_ms);
+                    }
                     LeaseAnswer::Held { gained, epoch: self.master.epoch, nodes: self.master.hash.len() }
                 } else {
                     let left_ms = self.master.lease.as_ref().map(|(_, until_ms)| until_ms - self.now_ms);
@@ -202,7 +232,7 @@ impl World {
                 let Master { hash, epoch, rehomed, .. } = &self.master;
                 (request, Event::MapRead { request, map: hash.clone(), epoch: *epoch, rehomed: *rehomed })
             }
-            Request::Write(write) => {
+            Request::Write { write, sent_ms, heard } => {
                 let (request, stored) = (write.request, self.master.epoch.unwrap_or(0));
                 let is_fence_down = flaw::has(Flaw::NoFence) || flaw::has(Flaw::NoLease);
                 let fenced = holder.as_ref() != Some(&write.token) && !is_fence_down;
@@ -211,7 +241,7 @@ impl World {
                 } else if write.known < stored || self.master.is_unexpected(&write) {
                     WriteAnswer::Stale { stored }
                 } else {
-                    self.write(number, write);
+                    self.write(number, write, sent_ms, &heard);
                     WriteAnswer::Done
                 };
                 (request, Event::Wrote { request, answer })
@@ -264,7 +294,7 @@ impl World {
     }
 
     /// A write is carried out: the one place where everybody sees what was decided.
-    fn write(&mut self, number: usize, write: MapWrite) {
+    fn write(&mut self, number: usize, write: MapWrite, sent_ms: u64, heard: &AllHeard) {
         let mut hash = match write.expected {
             Some(_) => self.master.hash.clone(),
             None => NodeMap::new(),
@@ -278,15 +308,18 @@ impl World {
         self.note(|| format!("written: {} {:?}", write.epoch, shown::map(&write.map)));
         let author = (number, self.coordinators[number].life);
         let lost_maps = self.checker.counts.lost_maps;
-        let outcome = self.checker.wrote(&write, author, self.master.stored(), &hash, self.now_ms);
+        let outcome = self.checker.wrote(&write, author, sent_ms, self.master.stored(), &hash, self.now_ms);
         self.check(outcome);
         if self.checker.counts.lost_maps > lost_maps {
             self.reads.begin_anew(self.now_ms);
+            self.key_homes.begin_anew();
             self.lost_epoch = write.epoch;
             // What nodes hold is not known to anybody, so they may be emptied.
             self.reads.may_lose();
             self.end_blindness();
         }
+        let outcome = self.key_homes.published(write.epoch, &key_homes(&write.map), heard);
+        self.check(outcome);
         if write.rehomed == write.epoch {
             self.rehomed_at_ms = self.now_ms;
         }

@@ -11,6 +11,7 @@ mod purge;
 mod queue;
 mod script;
 mod shown;
+pub(super) mod tale;
 
 use coordinator::Coordinator;
 use master::{Master, Request};
@@ -19,9 +20,11 @@ use paces::Paces;
 use proxy::{Bulletin, Clients, Op, Proxy};
 use queue::{Due, Queue};
 pub(super) use script::{STRIKES, Script};
+pub(super) use tale::Tale;
 
 use super::{
     checker::{Checker, Counts, Healed, Violation},
+    homes::Homes,
     random::Random,
     reads::{Reads, Seq},
 };
@@ -174,6 +177,7 @@ pub(super) struct World {
     master: Master,
     checker: Checker,
     reads: Reads,
+    key_homes: Homes,
     /// When a map was last published that gave keys new homes.
     rehomed_at_ms: u64,
     /// The last map that was written where those before it were lost.
@@ -181,6 +185,8 @@ pub(super) struct World {
     /// A coordinator that sees no node, to the end, or until a map is lost: who cannot vouch for nodes has to empty them.
     blind: Option<usize>,
     script: Option<Script>,
+    /// A tale, and how many of its steps were taken.
+    tale: Option<(Tale, usize)>,
     /// How many happened since it was calm, where there is a script.
     events: usize,
     violation: Option<Violation>,
@@ -190,15 +196,16 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        World::with(seed, SHAPE, None, false)
+        World::with(seed, SHAPE, None)
     }
 
-    /// One whose history can be read afterwards, and is printed where a check fails.
-    pub(super) fn logging(seed: u64) -> Self {
-        World::with(seed, SHAPE, None, true)
+    /// Its history can be read afterwards.
+    pub(super) fn logging(mut self) -> Self {
+        self.logging = true;
+        self
     }
 
-    fn with(seed: u64, shape: Shape, script: Option<Script>, logging: bool) -> Self {
+    fn with(seed: u64, shape: Shape, script: Option<Script>) -> Self {
         let mut random = Random(seed);
         let profile = match random.below(4) {
             _ if script.is_some() => Profile::Anything,
@@ -225,14 +232,16 @@ impl World {
             master: Master::new(),
             checker,
             reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
+            key_homes: Homes::default(),
             rehomed_at_ms: 0,
             lost_epoch: 0,
             blind: None,
             script,
+            tale: None,
             events: 0,
             violation: None,
             log: Vec::new(),
-            logging,
+            logging: false,
         };
         for number in 0..shape.coordinators {
             let coordinator = world.coordinator(number);
@@ -302,12 +311,14 @@ impl World {
 
     /// Lets everything happen, or all up to what should not.
     pub(super) fn run(mut self) -> Self {
-        let end_ms = if self.is_scripted() { World::script_end_ms() } else { HEAL_MS + HEALING_MS };
+        let script_end_ms = self.is_scripted().then(World::script_end_ms);
+        let end_ms = self.tale_end_ms().or(script_end_ms).unwrap_or(HEAL_MS + HEALING_MS);
         while let Some((at_ms, due)) = self.queue.pop() {
             if at_ms > end_ms {
                 break;
             }
             self.now_ms = at_ms;
+            self.take_steps(&due.2);
             let Some((coordinator, life, what)) = self.strike(due) else { continue };
             self.happen(coordinator, life, what);
             if self.violation.is_some() {

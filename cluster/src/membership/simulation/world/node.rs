@@ -77,6 +77,7 @@ impl World {
             // Some find what the one before had saved.
             if self.random.below(3) > 0 {
                 self.nodes[node].store = Store::default();
+                self.key_homes.emptied(node as u8);
             }
         }
     }
@@ -136,6 +137,9 @@ impl World {
                     self.check(outcome);
                 }
                 self.nodes[node].store.flush(scope);
+                if !matches!(scope, Scope::Guests | Scope::GuestsButCoordination) {
+                    self.key_homes.emptied(node as u8);
+                }
                 self.may_lose_keys(node);
                 self.flush_takes(node);
                 Event::Flushed { name, flush }

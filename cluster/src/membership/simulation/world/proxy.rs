@@ -9,7 +9,11 @@ use crate::{
     flaw::{self, Flaw},
     membership::{
         Scope,
-        simulation::reads::{Began, Ending, KEYS, Place, Places, Seq},
+        options::PROXIES_IDLE_INTERVAL_MS,
+        simulation::{
+            homes::KeyHomes,
+            reads::{Began, Ending, KEYS, Place, Places, Seq},
+        },
     },
 };
 
@@ -18,7 +22,8 @@ const GAP_PAUSE_MS: u64 = 20;
 /// One that heard of a later map than it goes by goes by that after this at the latest, if the master answers.
 pub(super) const BEHIND_MAX_MS: u64 = 200;
 
-const TELL_BEFORE_MS: u64 = 3_000;
+/// For how long one that was out of touch says by what it went: leaders that wait for nobody look only now and then.
+const TELL_BEFORE_MS: u64 = PROXIES_IDLE_INTERVAL_MS + 1_000;
 
 /// A published map, on its way.
 #[derive(Debug, Clone)]
@@ -135,6 +140,11 @@ impl Proxy {
 
     pub(super) fn epoch(&self) -> Epoch {
         self.held.epoch()
+    }
+
+    /// The name under which it confirms.
+    fn said_by(&self, number: usize) -> String {
+        format!("p{number}.{}", self.life)
     }
 }
 
@@ -296,7 +306,9 @@ impl World {
         reader.beat += 1;
         reader.said = Some((epoch, self.now_ms));
         let confirmation = Confirmation { epoch, beat: reader.beat, least };
-        self.master.proxies.insert(format!("p{proxy}.{}", reader.life), confirmation);
+        let said_by = reader.said_by(proxy);
+        self.key_homes.said(said_by.clone(), self.now_ms);
+        self.master.proxies.insert(said_by, confirmation);
     }
 
     fn look(&mut self, proxy: usize) {
@@ -436,12 +448,24 @@ impl World {
             Op::Write { key, seq, deletes } => *there.store.slot(key, guest) = if deletes { 0 } else { seq },
             Op::Flush { .. } => {
                 there.store.flush(Scope::All);
+                self.key_homes.emptied(node as u8);
                 self.may_lose_keys(node);
             }
         }
         self.note(|| format!("n{node} does {op:?} guest={guest} -> {value}"));
         let epoch = self.clients.asked.get(&number).map(|asked| asked.epoch);
         let strays = epoch.is_some_and(|epoch| self.strays(proxy, epoch, op, node, guest));
+        if let Op::Write { key, deletes, .. } = op
+            && !guest
+        {
+            // Who lost the maps before does not know who goes by them; and what is given up may be done at any time.
+            if deletes || epoch.is_none_or(|epoch| epoch < self.lost_epoch) {
+                self.key_homes.removed(node as u8, key);
+            } else {
+                let said_by = self.proxies[proxy].said_by(proxy);
+                self.key_homes.written(node as u8, key, said_by, self.now_ms);
+            }
+        }
         if let Some(asked) = self.clients.asked.get_mut(&number) {
             asked.strayed |= strays;
             let at_ms = self.now_ms + 1;
@@ -530,6 +554,14 @@ pub(super) fn home(map: &NodeMap, key: usize) -> Option<&String> {
     let nodes: Vec<_> = map.values().map(|node| (node.name.as_str(), node.weight)).collect();
     let home = homes(&nodes).get(slot(key)).copied();
     home.and_then(|home| names.get(usize::from(home)).copied())
+}
+
+/// Each key's home by this map.
+pub(super) fn key_homes(map: &NodeMap) -> KeyHomes {
+    std::array::from_fn(|key| {
+        let home = home(map, key)?;
+        Some((u8::try_from(node_number(home)?).ok()?, map[home].up))
+    })
 }
 
 fn slot(key: usize) -> usize {

@@ -55,6 +55,7 @@ impl World {
             return;
         }
         there.store.remove(key);
+        self.key_homes.removed(node as u8, key);
         // It may have come home since, or before by a map that the master has lost.
         if by != Some(self.checker.published().0) {
             self.may_lose_keys(node);

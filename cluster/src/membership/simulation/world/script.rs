@@ -3,7 +3,7 @@
 use super::{CALM_MS, Due, SHAPE, Shape, What, World};
 
 /// Two nodes and what it takes to serve them.
-const SMALL: Shape = Shape { nodes: 2, ..SHAPE };
+pub(super) const SMALL: Shape = Shape { nodes: 2, ..SHAPE };
 
 /// How long a history lasts once it is calm: enough for all to be well again.
 const LASTS_MS: u64 = 6_000;
@@ -49,7 +49,7 @@ pub(in super::super) type Script = Vec<(usize, Strike)>;
 impl World {
     /// A small world in which this happens and nothing else.
     pub(in super::super) fn scripted(script: Script) -> Self {
-        World::with(0, SMALL, Some(script), false)
+        World::with(0, SMALL, Some(script))
     }
 
     pub(super) fn is_scripted(&self) -> bool {
