@@ -27,6 +27,9 @@ use crate::{
 /// How long after a fault's end a node may be found down for it: agents may be silent, and coordinators away.
 const AFTERMATH_US: u64 = 15_000_000;
 
+/// How long before a map that shows a node down the guests of those that stay may have been flushed for it, at most.
+const GUEST_FLUSH_US: u64 = 1_000_000;
+
 /// Something that was done.
 #[derive(Debug, Clone)]
 pub(crate) struct Deed {
@@ -143,6 +146,10 @@ struct Maps<'a> {
     same_holder_since: Vec<Vec<usize>>,
     /// Likewise, and nothing was flushed there.
     same_place_since: Vec<Vec<usize>>,
+    /// For each map, the nodes that it shows down and the one before did not.
+    gone: Vec<Vec<&'a str>>,
+    /// When each map was seen, if it was.
+    seen_us: Vec<Option<u64>>,
     samples: &'a [Vec<Sample>],
 }
 
@@ -168,14 +175,21 @@ impl<'a> Maps<'a> {
             places: Vec::new(),
             same_holder_since: Vec::new(),
             same_place_since: Vec::new(),
+            gone: Vec::new(),
+            seen_us: known.keys().map(|epoch| observed.maps.get(epoch).map(|seen| seen.seen_us)).collect(),
             samples: &observed.samples,
         };
         let (mut downs, mut before): (usize, Option<&NodeMap>) = (0, None);
         for (epoch, map) in &known {
             let is_up = |map: &NodeMap, name: &String| map.get(name).is_some_and(|node| node.up);
-            if let (Some(map), Some(before)) = (map, before) {
-                downs += before.keys().filter(|name| is_up(before, name) && !is_up(map, name)).count();
-            }
+            let gone: Vec<&str> = match (map, before) {
+                (Some(map), Some(before)) => {
+                    before.keys().filter(|name| is_up(before, name) && !is_up(map, name)).map(String::as_str).collect()
+                }
+                _ => Vec::new(),
+            };
+            downs += gone.len();
+            maps.gone.push(gone);
             before = map.or(before);
             let row = map.map_or_else(|| vec![Place::default(); names.len()], |map| places(map, *epoch, &names, downs));
             maps.push(row);
@@ -223,6 +237,18 @@ impl<'a> Maps<'a> {
     /// The key's node was flushed, or another one came to hold it.
     fn moved(&self, key: usize, start_us: u64, end_us: u64) -> bool {
         self.in_use(start_us, end_us).is_none_or(|(low, high)| self.same_place_since[high][key] > low)
+    }
+
+    /// The nodes for whose guests the key's holder may have been flushed already, though by the maps in use they are up: if it holds the key
+    /// as a guest, those that the next map shows down.
+    fn going(&self, key: usize, start_us: u64, end_us: u64) -> &[&'a str] {
+        let Some((_, high)) = self.in_use(start_us, end_us) else { return &[] };
+        let is_guest = self.places[high][key].holder.as_ref().is_some_and(|(_, is_guest)| *is_guest);
+        let seen_us = self.seen_us.get(high + 1).copied().flatten();
+        match self.gone.get(high + 1) {
+            Some(gone) if is_guest && seen_us.is_some_and(|seen_us| seen_us <= end_us + GUEST_FLUSH_US) => gone,
+            _ => &[],
+        }
     }
 
     fn holder(&self, key: usize, start_us: u64, end_us: u64) -> Option<&str> {
@@ -403,7 +429,10 @@ impl<'a> KeyJudge<'a> {
         let killed = self.evidence.deeds.iter().any(|deed| {
             deed.kills.is_some() && deed.kills.as_deref() == holder && deed.begin_us <= op.end_us && since_us <= deed.end_us
         });
-        if killed || self.maps.moved(self.key, since_us, op.end_us) {
+        let going = self.maps.going(self.key, since_us, op.end_us);
+        let befalls = |deed: &Deed| deed.begin_us <= op.end_us && deed.nodes.iter().any(|name| going.contains(&name.as_str()));
+        let flushed_for_next = self.evidence.deeds.iter().any(befalls);
+        if killed || flushed_for_next || self.maps.moved(self.key, since_us, op.end_us) {
             verdict.counts.lost_with_node += 1;
             return;
         }
@@ -574,6 +603,34 @@ mod tests {
         Story::new().flap().set(1, 1).get(110, 0).get(210, 1).check([1, 0, 0, 0, 0]);
         Story::new().flap().set(120, 1).set(210, 2).get(220, 1).check([1, 0, 0, 0, 0]);
         Story::new().flap().set(210, 1).get(220, 0).check([0, 0, 1, 0, 0]);
+    }
+
+    /// Of three nodes `a` is down, and another dies at 118 ms, which map 3 says at 121 ms. Whether what the third held as a guest may be gone
+    /// at this time.
+    fn is_flushed_for_the_next_map(at_ms: u64) -> bool {
+        let mut story = Story::new();
+        story.map(0, 1, &[("a", true, "a1"), ("b", true, "b1"), ("c", true, "c1")]);
+        let down = [("a", false, "a1"), ("b", true, "b1"), ("c", true, "c1")];
+        story.deed(45, 50, "a", true).map(50, 2, &down);
+        let map = &story.evidence.observed.maps[&2].map;
+        let topology = Topology::build(map, 2, &PlacementOptions { guest_databases: true, ..PlacementOptions::default() }, 0);
+        let owner = topology.locate(key_name(story.key()).as_bytes()).owner.unwrap();
+        let dies = if topology.nodes()[usize::from(owner.node)].name.as_ref() == "b" { "c" } else { "b" };
+        story.deed(118, 300, dies, true);
+        story.map(121, 3, &down.map(|(name, up, run_id)| (name, up && name != dies, run_id)));
+        for proxy in [0, 1] {
+            story.proxy(proxy, 50, 120, 2);
+            story.proxy(proxy, 121, 1_000, 3);
+        }
+        story.set(60, 1).get(at_ms, 0);
+        judge(&story.evidence).lost.is_empty()
+    }
+
+    #[test]
+    fn guests_are_flushed_before_a_map_says_why() {
+        assert!(is_flushed_for_the_next_map(119));
+        assert!(is_flushed_for_the_next_map(122));
+        assert!(!is_flushed_for_the_next_map(90));
     }
 
     #[test]

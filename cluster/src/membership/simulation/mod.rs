@@ -106,13 +106,14 @@ fn tale_for(flaw: Flaw) -> Option<Tale> {
 const TELLINGS: u64 = 100;
 
 /// Where what is seldom noticed was: these are played first, so that it is found at once, for as long as the same seed gives the same history.
-const NOTICED_AT: [(Flaw, u64); 6] = [
+const NOTICED_AT: [(Flaw, u64); 7] = [
     (Flaw::WritesWhileLeaseInDoubt, 866),
     (Flaw::EmptiedUnconfirmed, 8_760),
     (Flaw::SpeaksToAnyProcess, 8_722),
     (Flaw::ConfirmsUnsettled, 9_901),
     (Flaw::ComesInAsDown, 11_034),
     (Flaw::ClearedUnconfirmed, 1_881),
+    (Flaw::BlamesOthers, 19_259),
 ];
 
 /// What the checkers say of this world where a rule is broken, if they say nothing of it otherwise.
