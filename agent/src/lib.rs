@@ -14,6 +14,7 @@ mod info;
 mod link;
 mod purger;
 pub mod spawn;
+mod standstill;
 mod watcher;
 
 pub use admission::Refused;

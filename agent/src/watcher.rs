@@ -2,7 +2,8 @@
 //!
 //! A connection is kept open, so that a death is seen as it happens; a redis that merely stalls is found out by PING. A connection
 //! that is lost may also have been closed by somebody's CLIENT KILL, and a false alarm costs the node its keys: so the loss is
-//! confirmed by one attempt to connect anew, which a dead redis refuses at once.
+//! confirmed by one attempt to connect anew, which a dead redis refuses at once. Nor is redis blamed for time in which this process did
+//! not run.
 
 use std::time::Duration;
 
@@ -18,12 +19,15 @@ use crate::{
     config::Config,
     info::Info,
     link::Lifeline,
+    standstill,
 };
 
 /// How long the attempt that confirms a death may take.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
-/// Attempts in a row that somebody may break off in the middle.
+/// Attempts in a row that somebody may break off in the middle, or that we may sleep through.
 const BROKEN_MAX: u32 = 3;
+/// A redis that was well for so long begins a new row.
+const WELL_AFTER: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -75,9 +79,18 @@ pub(crate) async fn watch(config: &Config, sightings: watch::Sender<Sighting>) -
     let mut broken = 0;
     loop {
         let began = Instant::now();
-        let end = watcher.visit(timeout).await;
+        let (end, stood_still) = standstill::noticing(config.ping_timeout.max(timeout), watcher.visit(timeout)).await;
         timeout = config.connect_timeout;
+        if began.elapsed() >= WELL_AFTER {
+            broken = 0;
+        }
         match end {
+            End::Stalled(_) | End::Hindered(Hindrance::NotYet(_)) if stood_still && watcher.is_up() && broken < BROKEN_MAX => {
+                debug!(node = %config.node, "this process stood still, so redis is asked again");
+                broken += 1;
+                sleep_until(began + FIRST_PAUSE).await;
+                continue;
+            }
             End::Lost => {
                 broken = 0;
                 debug!(node = %config.node, "connection lost");
@@ -150,6 +163,10 @@ impl Watcher<'_> {
         let info = Info::query(&mut connection).await.map_err(node_error)?;
         admission::admit(config, &mut connection, &info, self.has_been_up()).await?;
         Ok((lifeline, info))
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(*self.sightings.borrow(), Sighting::Up { .. })
     }
 
     fn has_been_up(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use rustix::process::Signal;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use vrc_agent::{Config, NodeTarget, spawn::free_port};
 use vrc_cluster::contract::AgentBusMessage;
 
@@ -74,6 +74,28 @@ async fn a_stalled_redis_is_down_till_it_goes_on() {
     kill(node.pid(), Signal::CONT);
     assert_eq!(ear.up().await.run_id, announced.run_id);
     agent.stop().await;
+}
+
+/// Both stand still, as where a whole machine does, for longer than the agent waits for the answer to its PING.
+#[tokio::test]
+async fn an_agent_that_stood_still_itself_does_not_blame_redis() {
+    let (node, master) = (redis().await, redis().await);
+    let mut ear = Ear::on(&master).await;
+    let limits =
+        Config { ping_interval: Duration::from_millis(50), ping_timeout: Duration::from_secs(2), ..config(&node, &master) };
+    let agent = Agent::start(limits);
+    ear.up().await;
+    for _ in 0..2 {
+        kill(node.pid(), Signal::STOP);
+        sleep(Duration::from_millis(150)).await;
+        // Everything in this process runs on this thread, and redis needs a moment.
+        std::thread::sleep(Duration::from_millis(2_500));
+        kill(node.pid(), Signal::CONT);
+        ear.up().await;
+    }
+    agent.stop().await;
+    let said = ear.other_than_up().await;
+    assert!(matches!(said, AgentBusMessage::NodeLeaving { .. }), "{said:?}");
 }
 
 #[tokio::test]
