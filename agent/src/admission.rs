@@ -92,6 +92,8 @@ pub(crate) enum Hindrance {
     Refused(Refused),
     /// It will not do now.
     NotYet(String),
+    /// It did not answer in time.
+    Silent(String),
     /// The connection was lost in the middle: that is no more than the first loss was.
     Broken(String),
 }
@@ -165,6 +167,7 @@ pub(crate) fn hindrance(config: &Config, error: RedisError) -> Hindrance {
         Some("NOAUTH" | "WRONGPASS") => Refused::Credentials { node, said: error.to_string() }.into(),
         Some("NOPERM") => Refused::Permission { node, said: error.to_string() }.into(),
         _ if error.is_connection_dropped() => Hindrance::Broken(error.to_string()),
+        _ if error.is_timeout() => Hindrance::Silent(error.to_string()),
         _ => Hindrance::NotYet(error.to_string()),
     }
 }

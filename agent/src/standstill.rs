@@ -6,9 +6,12 @@ use std::{future::Future, pin::pin, time::Duration};
 use tokio::time::{Instant, timeout};
 
 /// How often is looked.
-const BEAT: Duration = Duration::from_millis(200);
+const BEAT: Duration = Duration::from_millis(100);
 /// So much too late a look counts as standing still.
-const LATE: Duration = Duration::from_millis(300);
+const LATE: Duration = Duration::from_millis(100);
+/// A standstill of this length is noticed.
+pub(crate) const NOTICED: Duration = Duration::from_millis(200);
+const _: () = assert!(BEAT.as_millis() + LATE.as_millis() == NOTICED.as_millis());
 
 /// Does the work, and says whether this process stood still within `recent` before the end of it.
 pub(crate) async fn noticing<T>(recent: Duration, work: impl Future<Output = T>) -> (T, bool) {

@@ -24,10 +24,9 @@ use crate::{
 
 /// How long the attempt that confirms a death may take.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
+const _: () = assert!(standstill::NOTICED.as_millis() < CONFIRM_TIMEOUT.as_millis() / 2);
 /// Attempts in a row that somebody may break off in the middle, or that we may sleep through.
-const BROKEN_MAX: u32 = 3;
-/// A redis that was well for so long begins a new row.
-const WELL_AFTER: Duration = Duration::from_secs(10);
+const DOUBTS_MAX: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -74,28 +73,33 @@ enum End {
 /// Watches the redis for ever, unless it turns out that it must not be a node.
 pub(crate) async fn watch(config: &Config, sightings: watch::Sender<Sighting>) -> Refused {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut watcher = Watcher { config, sightings, complaint: None };
+    let mut watcher = Watcher { config, sightings, complaint: None, has_answered: false };
     let mut timeout = config.connect_timeout;
-    let mut broken = 0;
+    let mut doubts = 0;
     loop {
         let began = Instant::now();
         let (end, stood_still) = standstill::noticing(config.ping_timeout.max(timeout), watcher.visit(timeout)).await;
-        timeout = config.connect_timeout;
-        if began.elapsed() >= WELL_AFTER {
-            broken = 0;
+        let was_lost = matches!(end, End::Lost | End::Hindered(Hindrance::Broken(_)));
+        timeout = if was_lost { config.connect_timeout.min(CONFIRM_TIMEOUT) } else { config.connect_timeout };
+        if watcher.has_answered {
+            doubts = 0;
+        }
+        let is_doubtful = match &end {
+            End::Hindered(Hindrance::Broken(_)) => true,
+            End::Stalled(_) | End::Hindered(Hindrance::Silent(_)) => stood_still && watcher.is_up(),
+            End::Lost | End::Hindered(Hindrance::Refused(_) | Hindrance::NotYet(_)) => false,
+        };
+        if is_doubtful && doubts < DOUBTS_MAX {
+            debug!(node = %config.node, stood_still, "it is asked again");
+            doubts += 1;
+            sleep_until(began + FIRST_PAUSE).await;
+            continue;
         }
         match end {
-            End::Stalled(_) | End::Hindered(Hindrance::NotYet(_)) if stood_still && watcher.is_up() && broken < BROKEN_MAX => {
-                debug!(node = %config.node, "this process stood still, so redis is asked again");
-                broken += 1;
-                sleep_until(began + FIRST_PAUSE).await;
-                continue;
-            }
             End::Lost => {
-                broken = 0;
+                doubts = 0;
                 debug!(node = %config.node, "connection lost");
                 backoff.reset();
-                timeout = timeout.min(CONFIRM_TIMEOUT);
                 // At once, but for a redis that throws everybody out again and again.
                 sleep_until(began + FIRST_PAUSE).await;
                 continue;
@@ -106,13 +110,9 @@ pub(crate) async fn watch(config: &Config, sightings: watch::Sender<Sighting>) -
             }
             End::Hindered(Hindrance::Refused(refused)) if !watcher.has_been_up() => return refused,
             End::Hindered(Hindrance::Refused(refused)) => watcher.down(&refused.to_string()),
-            End::Hindered(Hindrance::Broken(_)) if broken < BROKEN_MAX => {
-                broken += 1;
-                timeout = timeout.min(CONFIRM_TIMEOUT);
-                sleep_until(began + FIRST_PAUSE).await;
-                continue;
+            End::Hindered(Hindrance::NotYet(reason) | Hindrance::Silent(reason) | Hindrance::Broken(reason)) => {
+                watcher.down(&reason)
             }
-            End::Hindered(Hindrance::NotYet(reason) | Hindrance::Broken(reason)) => watcher.down(&reason),
         }
         sleep(backoff.pause()).await;
     }
@@ -123,11 +123,14 @@ struct Watcher<'a> {
     sightings: watch::Sender<Sighting>,
     /// Why it cannot be used, as last logged: a reason is told once, not with each attempt.
     complaint: Option<String>,
+    /// It answered a PING in the last visit.
+    has_answered: bool,
 }
 
 impl Watcher<'_> {
     /// Connects, sees whether the redis may be a node, and watches it till it is gone.
     async fn visit(&mut self, timeout: Duration) -> End {
+        self.has_answered = false;
         // The lifeline comes first: a redis that restarts after this line is noticed, whatever it answered in between.
         let (mut lifeline, info) = match self.enter(timeout).await {
             Ok(entered) => entered,
@@ -140,7 +143,7 @@ impl Watcher<'_> {
                 () = sleep(self.config.ping_interval) => {}
             }
             match lifeline.ping(self.config.ping_timeout).await {
-                Ok(()) => {}
+                Ok(()) => self.has_answered = true,
                 Err(error) if error.is_timeout() => return End::Stalled(format!("no answer to PING: {error}")),
                 // An error reply, or a connection that broke just then.
                 Err(error) => {

@@ -326,7 +326,8 @@ pub struct Confirmation {
     pub epoch: Epoch,
     /// Another one each time it is written: a confirmation that stands still is of a proxy that is gone.
     pub beat: u64,
-    /// The epoch that it confirmed before it was out of touch, for a while after that; otherwise the same as `epoch`.
+    /// The epoch that it confirmed before it was out of touch, or could confirm no later one for as long, for a while after that; otherwise the
+    /// same as `epoch`.
     pub least: Epoch,
 }
 

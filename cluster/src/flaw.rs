@@ -100,6 +100,8 @@ flaws! {
     ClearedUnconfirmed,
     /// A proxy that was out of touch has written nothing meanwhile.
     LaggardsTrusted,
+    /// A purge counts that was begun before a proxy turned up that was out of touch.
+    BegunCounts,
     /// A new leader does not ask who may have lost slots.
     ForgetsWhoLostSlots,
     /// Weights change while a node is down, and its guests are not flushed.
@@ -138,6 +140,8 @@ flaws! {
     ReaderTakesEmpty,
     /// A reader reads the map once, and then only listens.
     ReaderOnlyListens,
+    /// A proxy that could not confirm a map for long says nothing of that to who leads next.
+    LagUntold,
     /// A proxy speaks to whatever process listens where a node should be.
     SpeaksToAnyProcess,
 

@@ -38,14 +38,23 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let id = format!("{:016x}", rand::random::<u64>());
-    let mut confirmer = Confirmer { connection: MasterConnection::new(master, TIMEOUT), id, beat: 0, said: None, before: None };
+    let mut confirmer = Confirmer {
+        connection: MasterConnection::new(master, TIMEOUT),
+        id,
+        beat: 0,
+        said: None,
+        has_lagged: false,
+        before: None,
+    };
     let mut confirmed: Option<(Epoch, Instant)> = None;
+    let mut lag = Lag::default();
     loop {
         let wanted = *changes.borrow_and_update();
         let settled = workers.iter().map(WorkerHandle::settled).min().unwrap_or(0);
         let is_due =
             confirmed.is_none_or(|(epoch, at)| epoch != settled || at.elapsed() >= Duration::from_millis(CONFIRM_EVERY_MS));
         // A map of an old coordinator has no epoch, and nobody asks for its confirmation.
+        confirmer.has_lagged |= lag.has_ended(wanted, settled, Instant::now());
         if is_due && settled > 0 {
             confirmed = confirmer.confirm(settled).await.then(|| (settled, Instant::now()));
         }
@@ -66,13 +75,33 @@ pub(crate) async fn run(
     }
 }
 
+/// Since when a later map is wanted than all workers have settled for, and which that is.
+#[derive(Default)]
+struct Lag(Option<(Epoch, Instant)>);
+
+impl Lag {
+    /// Whether they have gone on just now, after so long that nobody may have waited for it: a coordinator that comes to lead next has to be
+    /// told by what they went, as by one that was out of touch.
+    fn has_ended(&mut self, wanted: Epoch, settled: Epoch, now: Instant) -> bool {
+        let before = self.0.filter(|(epoch, _)| *epoch != settled);
+        if wanted == settled {
+            self.0 = None;
+        } else if self.0.is_none_or(|(epoch, _)| epoch != settled) {
+            self.0 = Some((settled, now));
+        }
+        before.is_some_and(|(epoch, since)| epoch > 0 && now - since > OUT_OF_TOUCH)
+    }
+}
+
 struct Confirmer {
     connection: MasterConnection,
     id: String,
     beat: u64,
     /// When something was last said, and what epoch.
     said: Option<(Epoch, Instant)>,
-    /// What was confirmed before it was out of touch, and until when that is told.
+    /// Something could not be confirmed for long, and nothing later has been said yet.
+    has_lagged: bool,
+    /// What was confirmed before it was out of touch, or lagged, and until when that is told.
     before: Option<(Epoch, Instant)>,
 }
 
@@ -81,7 +110,7 @@ impl Confirmer {
     async fn confirm(&mut self, epoch: Epoch) -> bool {
         self.beat += 1;
         if let Some((said, at)) = self.said
-            && at.elapsed() > OUT_OF_TOUCH
+            && (at.elapsed() > OUT_OF_TOUCH || self.has_lagged)
         {
             let least = self.before.map_or(said, |(before, _)| before.min(said));
             self.before = Some((least, Instant::now() + TELL_BEFORE));
@@ -97,6 +126,7 @@ impl Confirmer {
         let is_said = self.say(pipe).await;
         if is_said {
             self.said = Some((epoch, Instant::now()));
+            self.has_lagged = false;
         }
         is_said
     }
@@ -119,5 +149,24 @@ impl Confirmer {
 
     async fn try_say(&mut self, pipe: &redis::Pipeline) -> RedisResult<()> {
         pipe.exec_async(self.connection.get().await?).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_confirmed_for_long_is_told_once_it_is_over() {
+        let start = Instant::now();
+        let mut lag = Lag::default();
+        let mut look = |wanted, settled, after| lag.has_ended(wanted, settled, start + after);
+        let moment = Duration::from_millis(10);
+        // Nobody had a map before the first.
+        assert!(!look(5, 0, moment) && !look(5, 5, 2 * OUT_OF_TOUCH));
+        assert!(!look(6, 5, 3 * OUT_OF_TOUCH) && !look(6, 6, 3 * OUT_OF_TOUCH + moment), "that was soon");
+        assert!(!look(7, 6, 4 * OUT_OF_TOUCH) && !look(8, 6, 5 * OUT_OF_TOUCH), "it lasts");
+        assert!(look(8, 7, 5 * OUT_OF_TOUCH + moment), "some of it is over");
+        assert!(!look(8, 8, 5 * OUT_OF_TOUCH + 2 * moment) && !look(8, 8, 9 * OUT_OF_TOUCH));
     }
 }

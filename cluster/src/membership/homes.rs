@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     contract::{Epoch, NodeMap},
+    flaw::{self, Flaw},
     placement::slots::{Bidder, Bids},
     topology,
 };
@@ -172,12 +173,14 @@ impl Homes {
     /// Returns whether there is any such; then the map is to be published once more, so that it has an epoch to be confirmed.
     pub(super) fn mistrust(&mut self, by: Epoch) -> bool {
         let mut any = false;
-        for (index, (name, _)) in self.current.nodes.iter().enumerate() {
-            if let Some(foreign) = self.nodes.get_mut(name).filter(|foreign| foreign.is_begun_after(by) && !foreign.again) {
-                foreign.fill(&self.current.homes, index as u16);
-                foreign.again = true;
-                any = true;
-            }
+        for (name, foreign) in self.nodes.iter_mut().filter(|(_, foreign)| foreign.may_lack_writes_by(by) && !foreign.again) {
+            // One that was forgotten, and is about to come back, has no slots of its own.
+            let own = self.current.nodes.binary_search_by(|(other, _)| other.cmp(name));
+            foreign.fill(&self.current.homes, own.map_or(u16::MAX, |index| index as u16));
+            foreign.again = true;
+            // Whatever it was, it does not count any more.
+            foreign.cleared_through = 0;
+            any = true;
         }
         any
     }
@@ -263,9 +266,10 @@ impl Foreign {
         (self.ordered_at_ms, self.is_begun) = (None, false);
     }
 
-    /// It was cleared of what it lost after the map of this epoch, or may be at any time.
-    fn is_begun_after(&self, epoch: Epoch) -> bool {
-        self.cleared_through > epoch || self.is_begun && !self.slots.is_empty() && self.since > epoch
+    /// What it lost by later maps than this was done away with, or is being: perhaps before somebody wrote by this one.
+    fn may_lack_writes_by(&self, epoch: Epoch) -> bool {
+        let is_being_cleared = self.is_begun && !self.slots.is_empty() && !flaw::has(Flaw::BegunCounts);
+        self.cleared_through > epoch || is_being_cleared && self.since > epoch
     }
 
     /// All slots but the node's own.

@@ -782,6 +782,7 @@ impl Member {
         let scope = if book.is_master(&open.server) { Scope::ClientsButCoordination } else { Scope::Clients };
         let (link, id) = (open.link, book.id());
         self.clear = Some(Clear { id, until_ms: now.mono_ms + book.options.join_flush_timeout_ms, through });
+        book.homes.begun(&self.name);
         book.push(Action::Flush { name: self.name.clone(), link, flush: id, scope });
     }
 

@@ -114,7 +114,7 @@ impl Membership {
         self.list_proxies(now);
         let unclean: Vec<_> = self.book.homes.unclean.iter().cloned().collect();
         for name in unclean {
-            if let Some(through) = self.book.begin_to_clear(&name, now) {
+            if let Some(through) = self.book.may_clear(&name, now) {
                 self.with(&name, |member, book| member.clear(through, now, book));
             }
         }
@@ -185,7 +185,7 @@ impl super::Book {
         (confirmed || flaw::has(Flaw::ClearedUnconfirmed)).then_some(since)
     }
 
-    /// The same, for one who does begin.
+    /// As [`Self::may_clear`]; from now on who turns up and may have written there undoes it.
     pub(super) fn begin_to_clear(&mut self, name: &str, now: Now) -> Option<Epoch> {
         let through = self.may_clear(name, now)?;
         self.homes.begun(name);

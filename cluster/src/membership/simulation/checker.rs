@@ -22,7 +22,7 @@ pub(super) struct Checker {
     knowing: BTreeSet<Author>,
     /// No node fails, and nobody has reason to believe so.
     nodes_are_well: bool,
-    /// A map may be lost of which only its clock was greater than that of the next.
+    /// A lost map may have a later epoch than the next, since its author's clock was fast.
     pub(super) clocks_are_wrong: bool,
     published: Published,
     /// All that were published.

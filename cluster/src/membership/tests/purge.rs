@@ -311,6 +311,23 @@ fn a_purge_that_was_begun_before_a_proxy_turned_up_has_to_be_done_again() {
     assert!(!counts_what_was_begun_before(other, before));
 }
 
+#[test]
+fn a_proxy_that_lives_and_stays_behind_is_made_up_for_once_in_a_grace_period() {
+    let mut rig = rig(&["a", "b"]);
+    rig.purged("a");
+    let before = rig.stored.1.unwrap();
+    rig.weigh(3.0);
+    rig.live(20_000);
+    rig.purged("b");
+    let written = rig.written.len();
+    for beat in 0..20 {
+        rig.proxies.insert("q".to_owned(), Confirmation { epoch: before, beat, least: before });
+        rig.live(1_000);
+    }
+    let again = rig.written.len() - written;
+    assert!((1..=2 + 20_000 / GRACE_MS as usize).contains(&again), "{again} maps, and it spoke 20 times");
+}
+
 /// The same as before, while a map is on its way that had to be written anew for another reason.
 #[test]
 fn a_proxy_that_turns_up_while_a_map_is_on_its_way_has_it_written_once_more() {

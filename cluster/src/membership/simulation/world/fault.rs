@@ -183,7 +183,6 @@ impl World {
             self.note(|| format!("n{node} dies, {run_id}, until {until_ms}"));
             self.after(until_ms, 0, What::Restart { node });
             self.may_lose_keys(node);
-            self.key_homes.emptied(node as u8);
             self.reset_links(|_, other| other == node);
             if self.random.below(2) == 0 {
                 let (name, reason) = (self.nodes[node].name.clone(), "died".to_owned());

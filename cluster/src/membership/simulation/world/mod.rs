@@ -24,7 +24,7 @@ pub(super) use tale::Tale;
 
 use super::{
     checker::{Checker, Counts, Healed, Violation},
-    homes::Homes,
+    homes::KeyHomes,
     random::Random,
     reads::{Reads, Seq},
 };
@@ -177,7 +177,7 @@ pub(super) struct World {
     master: Master,
     checker: Checker,
     reads: Reads,
-    key_homes: Homes,
+    key_homes: KeyHomes,
     /// When a map was last published that gave keys new homes.
     rehomed_at_ms: u64,
     /// The last map that was written where those before it were lost.
@@ -232,7 +232,7 @@ impl World {
             master: Master::new(),
             checker,
             reads: Reads::new(shape.proxies + 1, profile == Profile::ControlOnly),
-            key_homes: Homes::default(),
+            key_homes: KeyHomes::default(),
             rehomed_at_ms: 0,
             lost_epoch: 0,
             blind: None,

@@ -11,7 +11,7 @@ use crate::{
         Scope,
         options::PROXIES_IDLE_INTERVAL_MS,
         simulation::{
-            homes::KeyHomes,
+            homes::ByKey,
             reads::{Began, Ending, KEYS, Place, Places, Seq},
         },
     },
@@ -55,8 +55,10 @@ pub(super) struct Proxy {
     /// When it spoke again after it had been silent for so long that nobody waited for it: the map that it went by, or the last before the
     /// one that stood, whichever is later. By all up to that it may yet do what nobody has waited for.
     given_up: Epoch,
-    /// What had been confirmed before it was out of touch, and until when that is told.
+    /// What had been confirmed before it was out of touch, or lagged for as long, and until when that is told.
     before: Option<(Epoch, u64)>,
+    /// Since when it cannot confirm the map that it goes by.
+    lags_since_ms: Option<u64>,
 }
 
 /// What a node's redis holds of clients' keys.
@@ -135,6 +137,7 @@ impl Proxy {
             said: None,
             given_up: 0,
             before: None,
+            lags_since_ms: None,
         }
     }
 
@@ -292,8 +295,16 @@ impl World {
             Some((said, _)) if unsettled => said,
             _ => epoch,
         };
+        let lagged = reader.lags_since_ms.is_some_and(|since_ms| self.now_ms > since_ms + out_of_touch_ms)
+            && !unsettled
+            && !flaw::has(Flaw::LagUntold);
+        if unsettled {
+            reader.lags_since_ms.get_or_insert(self.now_ms);
+        } else {
+            reader.lags_since_ms = None;
+        }
         if let Some((said, at_ms)) = reader.said
-            && self.now_ms > at_ms + out_of_touch_ms
+            && (self.now_ms > at_ms + out_of_touch_ms || lagged)
         {
             if self.now_ms >= at_ms + self.options.proxy_grace_ms {
                 reader.given_up = reader.held.epoch().max(self.checker.published().0.saturating_sub(1));
@@ -307,7 +318,7 @@ impl World {
         reader.said = Some((epoch, self.now_ms));
         let confirmation = Confirmation { epoch, beat: reader.beat, least };
         let said_by = reader.said_by(proxy);
-        self.key_homes.said(said_by.clone(), self.now_ms);
+        self.key_homes.said(said_by.clone(), epoch, self.now_ms);
         self.master.proxies.insert(said_by, confirmation);
     }
 
@@ -557,7 +568,7 @@ pub(super) fn home(map: &NodeMap, key: usize) -> Option<&String> {
 }
 
 /// Each key's home by this map.
-pub(super) fn key_homes(map: &NodeMap) -> KeyHomes {
+pub(super) fn key_homes(map: &NodeMap) -> ByKey {
     std::array::from_fn(|key| {
         let home = home(map, key)?;
         Some((u8::try_from(node_number(home)?).ok()?, map[home].up))

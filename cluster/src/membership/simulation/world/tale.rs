@@ -60,6 +60,32 @@ pub(in super::super) const PROXY_OUT_OF_TOUCH: Tale = Tale {
     ],
 };
 
+/// The same, but it is back soon after the node has purged, and before that is known.
+pub(in super::super) const PROXY_BACK_BEFORE_PURGE_IS_KNOWN: Tale = Tale {
+    profile: Profile::Anything,
+    steps: &[
+        (Cue::At(100), |world| world.proxies[1].cut_from_master_until_ms = CALM_MS + 3_500),
+        (Cue::At(200), takes_slots),
+        (Cue::At(2_200), |world| world.nodes[1].silent_until_ms = world.now_ms + 2_300),
+        (Cue::At(5_500), gives_slots_back),
+    ],
+};
+
+/// A proxy cannot confirm the new homes for longer than anybody waits, since writes by the old ones are not answered. They are done when the
+/// node has purged, and another comes to lead just then.
+pub(in super::super) const PROXY_LAGS_AS_THE_LEADER_DIES: Tale = Tale {
+    profile: Profile::Anything,
+    steps: &[
+        (Cue::At(100), |world| {
+            world.paces.patience_ms = 4_000;
+            world.proxies[1].cut_from_node_until_ms[1] = CALM_MS + 3_000;
+        }),
+        (Cue::At(800), takes_slots),
+        (Cue::At(2_450), World::leader_dies),
+        (Cue::At(5_000), gives_slots_back),
+    ],
+};
+
 /// The master dies with a map on its way that shows a node up. The leader writes it to the empty master, which takes its time, and the node dies.
 pub(in super::super) const NODE_DIES_WHILE_WRITTEN_BACK: Tale = Tale {
     profile: Profile::Anything,
