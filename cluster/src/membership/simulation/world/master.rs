@@ -308,6 +308,8 @@ impl World {
         self.note(|| format!("written: {} {:?}", write.epoch, shown::map(&write.map)));
         let author = (number, self.coordinators[number].life);
         let lost_maps = self.checker.counts.lost_maps;
+        // Readers take no empty map, so they go on by one of which its author knows as little as the master.
+        let knows_nothing = self.master.epoch.is_none() && self.checker.published().0 > 0 && write.map.is_empty();
         let outcome = self.checker.wrote(&write, author, sent_ms, self.master.stored(), &hash, self.now_ms);
         self.check(outcome);
         if self.checker.counts.lost_maps > lost_maps {
@@ -320,6 +322,9 @@ impl World {
         }
         let outcome = self.key_homes.published(write.epoch, &key_homes(&write.map), heard);
         self.check(outcome);
+        if knows_nothing {
+            self.lost_epoch = write.epoch;
+        }
         if write.rehomed == write.epoch {
             self.rehomed_at_ms = self.now_ms;
         }
