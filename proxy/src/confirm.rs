@@ -53,8 +53,8 @@ pub(crate) async fn run(
         let settled = workers.iter().map(WorkerHandle::settled).min().unwrap_or(0);
         let is_due =
             confirmed.is_none_or(|(epoch, at)| epoch != settled || at.elapsed() >= Duration::from_millis(CONFIRM_EVERY_MS));
-        // A map of an old coordinator has no epoch, and nobody asks for its confirmation.
         confirmer.has_lagged |= lag.has_ended(wanted, settled, Instant::now());
+        // A map of an old coordinator has no epoch, and nobody asks for its confirmation.
         if is_due && settled > 0 {
             confirmed = confirmer.confirm(settled).await.then(|| (settled, Instant::now()));
         }

@@ -249,14 +249,20 @@ fn a_node_that_lost_slots_while_it_was_down_is_purged_unless_it_was_emptied_when
     }
 }
 
-/// Proxy q turns up that has gone by the old homes all the while. Whether b is told to purge once more when it has confirmed.
-fn purges_once_more() -> bool {
+/// Node b loses slots to a, and there is time to tell it to purge them. Returns the map before that, too.
+fn b_loses_slots() -> (Rig, Epoch) {
     let mut rig = rig(&["a", "b"]);
     rig.purged("a");
     let before = rig.stored.1.unwrap();
     rig.weigh(3.0);
-    let changed = rig.rehomed;
     rig.live(20_000);
+    (rig, before)
+}
+
+/// Proxy q turns up that has gone by the old homes all the while. Whether b is told to purge once more when it has confirmed.
+fn purges_once_more() -> bool {
+    let (mut rig, before) = b_loses_slots();
+    let changed = rig.rehomed;
     rig.purged("b");
     rig.orders.clear();
     rig.proxies.insert("q".to_owned(), Confirmation { epoch: rig.stored.1.unwrap(), beat: 1, least: before });
@@ -294,11 +300,7 @@ fn counts_what_was_begun_before(mut rig: Rig, before: Epoch) -> bool {
 
 #[test]
 fn a_purge_that_was_begun_before_a_proxy_turned_up_has_to_be_done_again() {
-    let mut rig = rig(&["a", "b"]);
-    rig.purged("a");
-    let before = rig.stored.1.unwrap();
-    rig.weigh(3.0);
-    rig.live(20_000);
+    let (rig, before) = b_loses_slots();
     assert_eq!(rig.orders.get("b").copied(), rig.rehomed);
     // Another comes to lead, who does not know what b has begun.
     let mut other = Rig::idle(options());
@@ -313,11 +315,7 @@ fn a_purge_that_was_begun_before_a_proxy_turned_up_has_to_be_done_again() {
 
 #[test]
 fn a_proxy_that_lives_and_stays_behind_is_made_up_for_once_in_a_grace_period() {
-    let mut rig = rig(&["a", "b"]);
-    rig.purged("a");
-    let before = rig.stored.1.unwrap();
-    rig.weigh(3.0);
-    rig.live(20_000);
+    let (mut rig, before) = b_loses_slots();
     rig.purged("b");
     let written = rig.written.len();
     for beat in 0..20 {
@@ -331,11 +329,7 @@ fn a_proxy_that_lives_and_stays_behind_is_made_up_for_once_in_a_grace_period() {
 /// The same as before, while a map is on its way that had to be written anew for another reason.
 #[test]
 fn a_proxy_that_turns_up_while_a_map_is_on_its_way_has_it_written_once_more() {
-    let mut rig = rig(&["a", "b"]);
-    rig.purged("a");
-    let before = rig.stored.1.unwrap();
-    rig.weigh(3.0);
-    rig.live(20_000);
+    let (mut rig, before) = b_loses_slots();
     rig.purged("b");
     rig.orders.clear();
     // Somebody empties the node set.
