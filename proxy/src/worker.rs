@@ -1,5 +1,6 @@
 //! A worker as the rest of the proxy sees it: a thread that serves clients, and is told what to do by messages.
 
+mod courtesy;
 mod driver;
 mod errand;
 mod poll_driver;

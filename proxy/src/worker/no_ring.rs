@@ -52,7 +52,7 @@ impl Driver for RingDriver {
         match *self {}
     }
 
-    fn flush(&mut self, _: &mut Core, _: &mut Vec<Gone>) {
+    fn flush(&mut self, _: &mut Core, _: &mut Vec<Gone>) -> usize {
         match *self {}
     }
 

@@ -15,6 +15,7 @@ use vrc_cluster::topology::Topology;
 
 use super::{
     Control, Outset, Shared, WorkerHandle,
+    courtesy::Courtesy,
     driver::{Driver, Gone, TOKEN_BITS, Whose},
     errand::{Brought, Errands, Wanted},
 };
@@ -55,6 +56,8 @@ pub(super) struct Turns<D> {
     gathered_due_ms: Option<u64>,
     /// Until when it waits for what is under way, once it was told to stop.
     stop_due_ms: Option<u64>,
+    /// Connections that the last turn had something to write for.
+    served: usize,
     gone: Vec<Gone>,
     /// Who is to be told what comes of an order that takes its time, by the number that it was given.
     orders: HashMap<u64, oneshot::Sender<Outcome>>,
@@ -84,6 +87,7 @@ impl<D: Driver> Turns<D> {
             tick_due_ms: TICK_MS,
             gathered_due_ms: None,
             stop_due_ms: None,
+            served: 0,
             gone: Vec::new(),
             orders: HashMap::new(),
             orders_taken: 0,
@@ -96,8 +100,12 @@ impl<D: Driver> Turns<D> {
     /// Serves until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_A_TURN);
+        let mut courtesy = Courtesy::new(self.started);
         while !self.has_stopped() {
             let wait = self.may_wait();
+            if !wait.is_zero() {
+                courtesy.yield_after(self.served);
+            }
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != std::io::ErrorKind::Interrupted
             {
@@ -155,7 +163,7 @@ impl<D: Driver> Turns<D> {
         }
         self.carry_out_effects();
         self.hand_out_lines();
-        self.driver.flush(&mut self.core, &mut self.gone);
+        self.served = self.driver.flush(&mut self.core, &mut self.gone);
         self.bury();
         self.redirect_invalidations();
         self.core.resume_paused();
