@@ -44,12 +44,18 @@ def await_that(what, look, limit=60):
         time.sleep(0.2)
 
 
-def find_compose():
-    """docker compose v2, or else docker-compose; None if neither is there."""
+def find_composes():
+    """docker compose v2 and docker-compose 1.29, by version, as far as they are there."""
+    found = {}
     for words in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(words[0]) and run(*words, "version", check=False).returncode == 0:
-            return words
-    return None
+            # docker-compose may be v2 by another name.
+            found.setdefault(version_of(words), words)
+    return found
+
+
+def version_of(compose):
+    return run(*compose, "version", "--short").strip().lstrip("v")
 
 
 def free_port():
@@ -66,6 +72,7 @@ def free_port():
 
 class Cluster:
     def __init__(self, compose):
+        # What is run as docker compose, from now on.
         self.compose_words = compose
         self.project = f"vrctest{os.getpid()}"
         self.image = f"{self.project}-image"
