@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Connections that a turn had to serve for a yield to be worth it: behind a client that is alone nobody else has more to say.
-const SERVED_MIN: usize = 2;
 /// A yield that takes less brought nothing: nobody ran meanwhile. (The call itself takes 1 to 3 us.)
 const EMPTY: Duration = Duration::from_micros(5);
 /// Turns that pass without a yield after so many that brought nothing, at most.
@@ -42,7 +40,7 @@ impl Courtesy {
     /// Lets others run, if that is due after a turn that served so many connections.
     #[inline]
     pub(super) fn yield_after(&mut self, served: usize) {
-        if served < SERVED_MIN {
+        if served == 0 {
             return;
         }
         let began = Instant::now();
