@@ -89,6 +89,11 @@ class Cluster:
         words = [*self.compose_words, "-p", self.project, "-f", "docker/compose.yml", *words]
         return run(*words, limit=limit, env=self.env, check=check)
 
+    def sh(self, words, limit=120):
+        """What a shell command writes that somebody gives who works with this cluster."""
+        env = {**self.env, "COMPOSE": " ".join(self.compose_words), "COMPOSE_PROJECT_NAME": self.project}
+        return run("sh", "-c", words, limit=limit, env=env)
+
     def build(self, limit):
         """The image as a user builds it."""
         self.compose("build", "master", limit=limit)

@@ -42,7 +42,8 @@ class Story:
 
     def chapters(self):
         return [
-            self.it_starts_and_is_well,
+            self.the_demo_starts_it_and_what_it_says_to_try_works,
+            self.it_is_well,
             self.every_part_is_as_it_should_be,
             self.keys_are_the_same_through_either_proxy,
             self.redis_benchmark_meets_no_error,
@@ -53,8 +54,30 @@ class Story:
             self.every_part_stops_when_it_is_told_to,
         ]
 
-    def it_starts_and_is_well(self):
-        self.cluster.compose("up", "-d", "--no-build")
+    def the_demo_starts_it_and_what_it_says_to_try_works(self):
+        text = self.cluster.sh("docker/demo", limit=240)
+        lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+        # Other chapters do this.
+        others = ("up -d --no-recreate --scale node=6", "run --rm load", "down")
+        for words in others:
+            check(any(line.endswith(words) for line in lines), f"the demo does not say: {words}")
+        said = []
+        for line in lines:
+            if line.endswith(others):
+                continue
+            # Nobody sits at a terminal here.
+            said.append(self.cluster.sh(line.replace(" exec proxy", " exec -T proxy")).strip())
+            if line.startswith("docker kill"):
+                # Somebody who types takes as long.
+                self.cluster.await_nodes(PARTS["node"] - 1)
+        check(len(said) == 11, f"the demo says to try {len(said)} things: {lines}")
+        written, read, _, where, killed, gone, again, without, started, _, _ = said
+        check((written, read, gone, again) == ("OK", "hello", "", "OK"), f"what the demo says to try does this: {said}")
+        check(killed == started and killed in where, f"{killed} was killed, {started} started, and the key was on {where}")
+        check("3 up" in without, f"this is the status without a node: {without}")
+        self.cluster.await_nodes(PARTS["node"])
+
+    def it_is_well(self):
         self.cluster.await_healthy()
         for part, count in PARTS.items():
             check(len(self.cluster.containers(part)) == count, f"there should be {count} of {part}")
