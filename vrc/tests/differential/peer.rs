@@ -10,6 +10,8 @@ use tokio::{
 
 /// Longest that an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long without an answer a peer that may says that nothing more will come.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// How the end of an answer is known.
 #[derive(Clone, Copy, PartialEq)]
@@ -28,17 +30,24 @@ pub(crate) struct Peer {
     greeting: String,
     stream: Option<TcpStream>,
     asked: usize,
+    may_end: bool,
 }
 
 impl Peer {
     /// The greeting is an inline request that each new connection begins with; its answer is not looked at.
     pub(crate) fn new(port: u16, greeting: &str) -> Self {
-        Peer { port, greeting: greeting.to_owned(), stream: None, asked: 0 }
+        Peer { port, greeting: greeting.to_owned(), stream: None, asked: 0, may_end: false }
     }
 
     /// The same server, on another connection.
     pub(crate) fn anew(&self) -> Self {
-        Peer::new(self.port, &self.greeting)
+        Peer { may_end: self.may_end, ..Peer::new(self.port, &self.greeting) }
+    }
+
+    /// Ends what it says on a connection where no answer comes: a server that waits for more of a request closes it then, and one that
+    /// is only slow answers before. So nobody waits long for an answer that never comes.
+    pub(crate) fn ending_if_in_doubt(self) -> Self {
+        Peer { may_end: true, ..self }
     }
 
     /// All that is answered to these bytes.
@@ -68,10 +77,20 @@ impl Peer {
         // A server that closes need not have read all.
         let _ = stream.write_all(&asked).await;
         let mut answer = Vec::new();
+        let mut has_ended = false;
         loop {
-            match timeout(PATIENCE, stream.read_buf(&mut answer)).await {
+            let patience = if self.may_end && !has_ended { DOUBT } else { PATIENCE };
+            match timeout(patience, stream.read_buf(&mut answer)).await {
+                Err(_) if patience == DOUBT => {
+                    // The server may have closed the connection meanwhile.
+                    let _ = stream.shutdown().await;
+                    has_ended = true;
+                }
                 Ok(Ok(1..)) if answer.ends_with(last.as_bytes()) => {
                     answer.truncate(answer.len() - last.len());
+                    if has_ended {
+                        self.stream = None;
+                    }
                     return answer;
                 }
                 Ok(Ok(1..)) if end == End::MarkerWithin => {
@@ -83,7 +102,7 @@ impl Peer {
                 Ok(Ok(1..)) => {}
                 ended => {
                     self.stream = None;
-                    answer.extend_from_slice(if ended.is_ok() { b"<closed>" } else { b"<silent>" });
+                    answer.extend_from_slice(if ended.is_ok() && !has_ended { b"<closed>" } else { b"<silent>" });
                     return answer;
                 }
             }
