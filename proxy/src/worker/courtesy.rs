@@ -37,12 +37,9 @@ impl Courtesy {
         Courtesy { not_before: now, skipped: 0, skipped_next: 1 }
     }
 
-    /// Lets others run, if that is due after a turn that served so many connections.
+    /// Lets others run, if that is due. To be called between turns that served somebody.
     #[inline]
-    pub(super) fn yield_after(&mut self, served: usize) {
-        if served == 0 {
-            return;
-        }
+    pub(super) fn yield_if_due(&mut self) {
         let began = Instant::now();
         if self.is_due(began) {
             thread::yield_now();

@@ -161,8 +161,8 @@ pub(super) trait Driver {
     /// Something has happened to what it had watched.
     fn happened(&mut self, event: &Event, core: &mut Core, gone: &mut Vec<Gone>);
 
-    /// Writes what there is to write: to nodes first, then to clients. Returns how many connections that was for.
-    fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) -> usize;
+    /// Writes what there is to write: to nodes first, then to clients.
+    fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>);
 
     /// Whether [`Driver::take_in`] has something to do without any event.
     fn has_more(&mut self) -> bool;

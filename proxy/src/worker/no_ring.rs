@@ -52,7 +52,7 @@ impl Driver for RingDriver {
         match *self {}
     }
 
-    fn flush(&mut self, _: &mut Core, _: &mut Vec<Gone>) -> usize {
+    fn flush(&mut self, _: &mut Core, _: &mut Vec<Gone>) {
         match *self {}
     }
 

@@ -163,12 +163,10 @@ impl PollDriver {
         }
     }
 
-    fn flush_backends(&mut self, core: &mut Core, gone: &mut Vec<Gone>) -> usize {
+    fn flush_backends(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
         let list = core.take_dirty_backends();
         list.iter().for_each(|&index| self.flush_backend(index, core, gone));
-        let count = list.len();
         core.reuse_dirty_backends(list);
-        count
     }
 
     #[inline]
@@ -199,7 +197,7 @@ impl PollDriver {
         list.into_iter().for_each(|index| self.flush_backend(index, core, gone));
     }
 
-    fn flush_sessions(&mut self, core: &mut Core, gone: &mut Vec<Gone>) -> usize {
+    fn flush_sessions(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
         let list = core.take_dirty_sessions();
         for &index in &list {
             let whose = Whose::Session(core.session_id(index));
@@ -214,9 +212,7 @@ impl PollDriver {
                 Err(error) => gone.push(Gone { whose, reason: error.to_string() }),
             }
         }
-        let count = list.len();
         core.reuse_dirty_sessions(list);
-        count
     }
 }
 
@@ -285,8 +281,9 @@ impl Driver for PollDriver {
         self.read(whose, core, gone);
     }
 
-    fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) -> usize {
-        self.flush_backends(core, gone) + self.flush_sessions(core, gone)
+    fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
+        self.flush_backends(core, gone);
+        self.flush_sessions(core, gone);
     }
 
     fn has_more(&mut self) -> bool {

@@ -166,7 +166,7 @@ impl RingDriver {
         }
     }
 
-    fn flush_backends(&mut self, core: &mut Core) -> usize {
+    fn flush_backends(&mut self, core: &mut Core) {
         let list = core.take_dirty_backends();
         for &index in &list {
             let whose = Whose::Backend { index, incarnation: core.backend_incarnation(index) };
@@ -180,12 +180,10 @@ impl RingDriver {
                 _ => drop(core.backend_output(index)),
             }
         }
-        let count = list.len();
         core.reuse_dirty_backends(list);
-        count
     }
 
-    fn flush_sessions(&mut self, core: &mut Core) -> usize {
+    fn flush_sessions(&mut self, core: &mut Core) {
         let list = core.take_dirty_sessions();
         for &index in &list {
             let whose = Whose::Session(core.session_id(index));
@@ -197,9 +195,7 @@ impl RingDriver {
                 _ => drop(core.session_output(index)),
             }
         }
-        let count = list.len();
         core.reuse_dirty_sessions(list);
-        count
     }
 }
 
@@ -256,10 +252,10 @@ impl Driver for RingDriver {
     /// Only that the ring has something, which has been taken in.
     fn happened(&mut self, _: &Event, _: &mut Core, _: &mut Vec<Gone>) {}
 
-    fn flush(&mut self, core: &mut Core, _: &mut Vec<Gone>) -> usize {
-        let count = self.flush_backends(core) + self.flush_sessions(core);
+    fn flush(&mut self, core: &mut Core, _: &mut Vec<Gone>) {
+        self.flush_backends(core);
+        self.flush_sessions(core);
         submit(&mut self.ring);
-        count
     }
 
     fn has_more(&mut self) -> bool {

@@ -56,8 +56,8 @@ pub(super) struct Turns<D> {
     gathered_due_ms: Option<u64>,
     /// Until when it waits for what is under way, once it was told to stop.
     stop_due_ms: Option<u64>,
-    /// Connections that the last turn had something to write for.
-    served: usize,
+    /// The last turn had something to write.
+    has_served: bool,
     gone: Vec<Gone>,
     /// Who is to be told what comes of an order that takes its time, by the number that it was given.
     orders: HashMap<u64, oneshot::Sender<Outcome>>,
@@ -87,7 +87,7 @@ impl<D: Driver> Turns<D> {
             tick_due_ms: TICK_MS,
             gathered_due_ms: None,
             stop_due_ms: None,
-            served: 0,
+            has_served: false,
             gone: Vec::new(),
             orders: HashMap::new(),
             orders_taken: 0,
@@ -103,8 +103,8 @@ impl<D: Driver> Turns<D> {
         let mut courtesy = Courtesy::new(self.started);
         while !self.has_stopped() {
             let wait = self.may_wait();
-            if !wait.is_zero() {
-                courtesy.yield_after(self.served);
+            if self.has_served && !wait.is_zero() {
+                courtesy.yield_if_due();
             }
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != std::io::ErrorKind::Interrupted
@@ -163,7 +163,8 @@ impl<D: Driver> Turns<D> {
         }
         self.carry_out_effects();
         self.hand_out_lines();
-        self.served = self.driver.flush(&mut self.core, &mut self.gone);
+        self.has_served = self.core.has_dirty();
+        self.driver.flush(&mut self.core, &mut self.gone);
         self.bury();
         self.redirect_invalidations();
         self.core.resume_paused();
