@@ -31,6 +31,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Move bytes through an io_uring rather than by epoll, where the kernel allows it.
     pub io_uring: bool,
+    /// How long a worker with one client alone looks for the next reply or request before it sleeps; 0: not at all.
+    pub busy_poll: Duration,
     /// Most client connections at a time, over all workers.
     pub clients_max: usize,
     /// Where clients reach this proxy, as CLUSTER SLOTS and its kin tell it, and as the other proxies of the same master learn it.
@@ -55,6 +57,7 @@ impl Config {
             latency_tracking: false,
             admin: None,
             io_uring: false,
+            busy_poll: Duration::from_micros(50),
             clients_max: 10_000,
             announce: None,
         }

@@ -119,6 +119,7 @@ impl Proxy {
             stats: stats.clone(),
             suspicions,
             io_uring: config.io_uring,
+            busy_poll: config.busy_poll,
         };
         let (workers, threads) = worker::start(config.workers, &shared).context("cannot start the workers")?;
 

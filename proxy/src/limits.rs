@@ -77,6 +77,9 @@ pub(crate) const SPARE_BUFFERS_MAX: usize = 128;
 /// See [`SPARE_BUFFERS_MAX`].
 pub(crate) const SPARE_BYTES_MAX: usize = 64 * 1024;
 
+/// A client that was the only one to say something for so long is alone, in ms.
+pub(crate) const ALONE_MS: u64 = 100;
+
 /// Replies to what came in one read leave in one write, as those of one redis do, unless there are more bytes of them than this.
 pub(crate) const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// Nor do they wait for each other longer than this, in ms: one node may be slow.

@@ -1,11 +1,13 @@
 //! A worker as the rest of the proxy sees it: a thread that serves clients, and is told what to do by messages.
 
+mod busy_poll;
 mod courtesy;
 mod driver;
 mod errand;
 mod poll_driver;
 #[cfg_attr(not(target_os = "linux"), path = "worker/no_ring.rs")]
 mod ring_driver;
+mod skips;
 mod turns;
 
 use std::{
@@ -16,6 +18,7 @@ use std::{
         mpsc as inbox,
     },
     thread,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -103,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) suspicions: mpsc::Sender<Suspicion>,
     /// Move bytes through an io_uring where that can be had.
     pub(crate) io_uring: bool,
+    /// How long a worker with one client alone looks for what comes next before it sleeps.
+    pub(crate) busy_poll: Duration,
 }
 
 /// Starts `count` workers; their threads end after [`Control::Stop`]. What takes its time they have done by the caller's runtime.

@@ -11,15 +11,30 @@ use super::{
     private::Hold,
     session::{Pause, SessionId},
 };
-use crate::limits::{CLIENT_INPUT_MAX_BYTES, READ_BYTES};
+use crate::limits::{ALONE_MS, CLIENT_INPUT_MAX_BYTES, READ_BYTES};
 
 impl Core {
     /// The client sent these bytes.
     pub(crate) fn session_input(&mut self, id: SessionId, bytes: &[u8]) {
         debug_assert!(self.is_open(id));
         self.counters.bytes_in += bytes.len() as u64;
-        self.sessions[id.index as usize].active_ms = self.now_ms;
+        self.hears(id);
         self.take_in(id, bytes);
+    }
+
+    /// Takes note of who says something, and when.
+    #[inline(always)]
+    fn hears(&mut self, id: SessionId) {
+        self.sessions[id.index as usize].active_ms = self.now_ms;
+        if self.heard_last != id.index {
+            self.heard_last = id.index;
+            self.heard_another_ms = self.now_ms;
+        }
+    }
+
+    /// Whether all that clients have said for a while came from one of them.
+    pub(crate) fn is_one_client_alone(&self) -> bool {
+        self.now_ms - self.heard_another_ms >= ALONE_MS
     }
 
     #[inline(always)]
@@ -60,8 +75,8 @@ impl Core {
     /// The client sent `len` bytes, which were read to where they belong.
     pub(crate) fn session_filled(&mut self, id: SessionId, len: usize) {
         self.counters.bytes_in += len as u64;
+        self.hears(id);
         let session = &mut self.sessions[id.index as usize];
-        session.active_ms = self.now_ms;
         if !session.wants_more() {
             self.take_kept_input(id.index);
         }

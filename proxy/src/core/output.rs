@@ -2,6 +2,13 @@
 
 use super::{Core, Effect, buffers, session::SessionId};
 
+/// Whose word comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Node,
+    Client,
+}
+
 impl Core {
     /// Takes the list of backends that have output; give it back emptied to [`Core::reuse_dirty_backends`].
     pub(crate) fn take_dirty_backends(&mut self) -> Vec<u32> {
@@ -34,6 +41,14 @@ impl Core {
 
     pub(crate) fn has_dirty(&self) -> bool {
         !self.dirty_backends.is_empty() || !self.dirty_sessions.is_empty() || !self.effects.is_empty() || self.has_lines()
+    }
+
+    /// Who will have the next word once what there is is written; none if nobody is written to.
+    pub(crate) fn next(&self) -> Option<Next> {
+        if !self.dirty_backends.is_empty() {
+            return Some(Next::Node);
+        }
+        (!self.dirty_sessions.is_empty()).then_some(Next::Client)
     }
 
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {

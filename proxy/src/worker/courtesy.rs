@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::skips::Skips;
+
 /// A yield that takes less brought nothing: nobody ran meanwhile. (The call itself takes 1 to 3 us.)
 const EMPTY: Duration = Duration::from_micros(5);
-/// Turns that pass without a yield after so many that brought nothing, at most.
-const SKIPPED_MAX: u32 = 64;
 /// Longer than clients and nodes that share the core take to do what there is, and as long as the scheduler leaves a core to one who
 /// never waits.
 const LONG: Duration = Duration::from_millis(2);
@@ -26,41 +26,40 @@ const PAUSE_FACTOR: u32 = 256;
 pub(super) struct Courtesy {
     /// Not before then.
     not_before: Instant,
-    /// So many turns to go without.
-    skipped: u32,
-    /// How many these are to be if the next yield brings nothing.
-    skipped_next: u32,
+    skips: Skips,
 }
 
 impl Courtesy {
     pub(super) fn new(now: Instant) -> Self {
-        Courtesy { not_before: now, skipped: 0, skipped_next: 1 }
+        Courtesy { not_before: now, skips: Skips::default() }
     }
 
     /// Lets others run, if that is due. To be called between turns that served somebody.
     #[inline]
     pub(super) fn yield_if_due(&mut self) {
-        let began = Instant::now();
-        if self.is_due(began) {
-            thread::yield_now();
+        if self.skips.is_due() {
             let now = Instant::now();
-            self.took(now - began, now);
+            if self.is_among_friends(now) {
+                self.give_way(now);
+            }
         }
     }
 
-    fn is_due(&mut self, now: Instant) -> bool {
-        let skips = self.skipped > 0;
-        self.skipped = self.skipped.saturating_sub(1);
-        !skips && now >= self.not_before
+    /// Whether nobody is known to keep the core once it has it.
+    pub(super) fn is_among_friends(&self, now: Instant) -> bool {
+        now >= self.not_before
+    }
+
+    /// Lets others run; returns the time after that.
+    pub(super) fn give_way(&mut self, began: Instant) -> Instant {
+        thread::yield_now();
+        let now = Instant::now();
+        self.took(now - began, now);
+        now
     }
 
     fn took(&mut self, time: Duration, now: Instant) {
-        if time < EMPTY {
-            self.skipped = self.skipped_next;
-            self.skipped_next = (self.skipped_next * 2).min(SKIPPED_MAX);
-            return;
-        }
-        self.skipped_next = 1;
+        self.skips.was(time >= EMPTY);
         if time > LONG {
             self.not_before = now + time * PAUSE_FACTOR;
         }
@@ -71,28 +70,16 @@ impl Courtesy {
 mod tests {
     use super::*;
 
-    const USEFUL: Duration = Duration::from_micros(100);
-    const NOTHING: Duration = Duration::from_micros(1);
-
-    /// How many turns at that time pass until a yield is due.
-    fn skips(courtesy: &mut Courtesy, now: Instant) -> usize {
-        (0..).find(|_| courtesy.is_due(now)).expect("some turn")
-    }
-
     #[test]
     fn where_nobody_runs_there_is_a_yield_now_and_then() {
         let now = Instant::now();
         let mut courtesy = Courtesy::new(now);
-        let skipped = [(); 9].map(|()| {
-            courtesy.took(NOTHING, now);
-            skips(&mut courtesy, now)
-        });
-        assert_eq!(skipped, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        courtesy.took(Duration::from_micros(1), now);
+        assert!(!courtesy.skips.is_due());
+        assert!(courtesy.skips.is_due());
         // As soon as one brings something, they come with each turn.
-        courtesy.took(USEFUL, now);
-        assert_eq!(skips(&mut courtesy, now), 0);
-        courtesy.took(NOTHING, now);
-        assert_eq!(skips(&mut courtesy, now), 1);
+        courtesy.took(Duration::from_micros(100), now);
+        assert!(courtesy.skips.is_due());
     }
 
     #[test]
@@ -101,11 +88,11 @@ mod tests {
         let kept = Duration::from_millis(4);
         let mut courtesy = Courtesy::new(began);
         courtesy.took(kept, began);
-        assert!(!courtesy.is_due(began + kept * 255));
+        assert!(!courtesy.is_among_friends(began + kept * 255));
         let later = began + kept * PAUSE_FACTOR;
-        assert!(courtesy.is_due(later));
+        assert!(courtesy.is_among_friends(later));
         // Those that a turn's work is for are given way to at any time.
-        courtesy.took(USEFUL, later);
-        assert!(courtesy.is_due(later));
+        courtesy.took(Duration::from_micros(100), later);
+        assert!(courtesy.is_among_friends(later));
     }
 }

@@ -4,6 +4,7 @@
 //! them. Epoll only tells when the ring has something: waiting in the ring itself wakes up sooner, so less is done at a time.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
@@ -24,6 +25,8 @@ const RING: mio::Token = mio::Token(1 << TOKEN_BITS);
 pub(super) struct RingDriver {
     ring: Ring,
     connections: Connections<Connection>,
+    /// What had come by the time that the last turn's bytes were sent, and is to be taken in.
+    come: VecDeque<Completion>,
 }
 
 struct Connection {
@@ -67,7 +70,7 @@ impl RingDriver {
     pub(super) fn new(registry: &Registry) -> io::Result<Self> {
         let ring = Ring::new()?;
         registry.register(&mut SourceFd(&ring.as_fd().as_raw_fd()), RING, Interest::READABLE)?;
-        Ok(RingDriver { ring, connections: Connections::default() })
+        Ok(RingDriver { ring, connections: Connections::default(), come: VecDeque::new() })
     }
 
     fn receive(&mut self, whose: Whose) {
@@ -166,6 +169,14 @@ impl RingDriver {
         }
     }
 
+    fn completed(&mut self, completion: Completion, core: &mut Core, gone: &mut Vec<Gone>) {
+        match completion {
+            Completion::Received { token, received, more } => self.received(Whose::of(token), received, more, core),
+            Completion::Ended { token, result } => self.ended(Whose::of(token), result, core, gone),
+            Completion::Sent { token, bytes, at, result } => self.sent(Whose::of(token), (bytes, at), result, core, gone),
+        }
+    }
+
     fn flush_backends(&mut self, core: &mut Core) {
         let list = core.take_dirty_backends();
         for &index in &list {
@@ -240,25 +251,28 @@ impl Driver for RingDriver {
 
     fn take_in(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
         submit(&mut self.ring);
-        while let Some(completion) = self.ring.next() {
-            match completion {
-                Completion::Received { token, received, more } => self.received(Whose::of(token), received, more, core),
-                Completion::Ended { token, result } => self.ended(Whose::of(token), result, core, gone),
-                Completion::Sent { token, bytes, at, result } => self.sent(Whose::of(token), (bytes, at), result, core, gone),
-            }
+        while let Some(completion) = self.come.pop_front().or_else(|| self.ring.next()) {
+            self.completed(completion, core, gone);
         }
     }
 
     /// Only that the ring has something, which has been taken in.
     fn happened(&mut self, _: &Event, _: &mut Core, _: &mut Vec<Gone>) {}
 
-    fn flush(&mut self, core: &mut Core, _: &mut Vec<Gone>) {
+    fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
         self.flush_backends(core);
         self.flush_sessions(core);
         submit(&mut self.ring);
+        // Most of it has been sent by now, and that is no reason for another turn.
+        while let Some(completion) = self.ring.next() {
+            match completion {
+                Completion::Sent { .. } => self.completed(completion, core, gone),
+                _ => self.come.push_back(completion),
+            }
+        }
     }
 
     fn has_more(&mut self) -> bool {
-        self.ring.has_more()
+        !self.come.is_empty() || self.ring.has_more()
     }
 }

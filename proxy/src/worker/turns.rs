@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, atomic::Ordering::Relaxed, mpsc::Receiver},
     time::{Duration, Instant},
 };
@@ -15,13 +16,14 @@ use vrc_cluster::topology::Topology;
 
 use super::{
     Control, Outset, Shared, WorkerHandle,
+    busy_poll::BusyPoll,
     courtesy::Courtesy,
     driver::{Driver, Gone, TOKEN_BITS, Whose},
     errand::{Brought, Errands, Wanted},
 };
 use crate::{
     connect::{ConnectError, Opened},
-    core::{Core, Effect, Order, Outcome, Peer, Redirected, SessionId},
+    core::{Core, Effect, Next, Order, Outcome, Peer, Redirected, SessionId},
     latency::Event as Latency,
     limits::{GATHER_MS, TICK_MS},
     socket::Socket,
@@ -56,8 +58,10 @@ pub(super) struct Turns<D> {
     gathered_due_ms: Option<u64>,
     /// Until when it waits for what is under way, once it was told to stop.
     stop_due_ms: Option<u64>,
-    /// The last turn had something to write.
-    has_served: bool,
+    courtesy: Courtesy,
+    busy_poll: BusyPoll,
+    /// Who is to answer what the last turn wrote, if it did write something.
+    next: Option<Next>,
     gone: Vec<Gone>,
     /// Who is to be told what comes of an order that takes its time, by the number that it was given.
     orders: HashMap<u64, oneshot::Sender<Outcome>>,
@@ -73,6 +77,7 @@ impl<D: Driver> Turns<D> {
         let Outset { number, poll, inbox, all, shared, runtime } = outset;
         let topology = shared.topology.load_full();
         let limit = Duration::from_millis(shared.settings.timeout_ms);
+        let started = Instant::now();
         Turns {
             core: Core::new(shared.settings.clone(), topology.clone(), number, shared.stats.clone()),
             driver,
@@ -82,12 +87,14 @@ impl<D: Driver> Turns<D> {
             errands: Errands::new(runtime, all[number].clone(), limit),
             topology: Cache::new(shared.topology.clone()),
             seen: topology,
-            started: Instant::now(),
+            started,
             now_ms: 0,
             tick_due_ms: TICK_MS,
             gathered_due_ms: None,
             stop_due_ms: None,
-            has_served: false,
+            courtesy: Courtesy::new(started),
+            busy_poll: BusyPoll::new(shared.busy_poll),
+            next: None,
             gone: Vec::new(),
             orders: HashMap::new(),
             orders_taken: 0,
@@ -100,14 +107,9 @@ impl<D: Driver> Turns<D> {
     /// Serves until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_A_TURN);
-        let mut courtesy = Courtesy::new(self.started);
         while !self.has_stopped() {
-            let wait = self.may_wait();
-            if self.has_served && !wait.is_zero() {
-                courtesy.yield_if_due();
-            }
-            if let Err(error) = self.poll.poll(&mut events, Some(wait))
-                && error.kind() != std::io::ErrorKind::Interrupted
+            if let Err(error) = self.wait(&mut events)
+                && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(worker = self.number, "cannot wait for sockets: {error}");
                 return;
@@ -127,6 +129,26 @@ impl<D: Driver> Turns<D> {
 
     fn now_us(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
+    }
+
+    /// Waits until something has happened, or is to be done.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let wait = self.may_wait();
+        if let (Some(next), false) = (self.next, wait.is_zero()) {
+            if self.core.is_one_client_alone() && self.look(next, events)? {
+                return Ok(());
+            }
+            self.courtesy.yield_if_due();
+        }
+        self.poll.poll(events, Some(wait))
+    }
+
+    fn look(&mut self, next: Next, events: &mut Events) -> io::Result<bool> {
+        let Turns { busy_poll, courtesy, driver, poll, .. } = self;
+        busy_poll.look(next, courtesy, || {
+            poll.poll(events, Some(Duration::ZERO))?;
+            Ok(!events.is_empty() || driver.has_more())
+        })
     }
 
     /// How long to wait for something to happen.
@@ -163,7 +185,7 @@ impl<D: Driver> Turns<D> {
         }
         self.carry_out_effects();
         self.hand_out_lines();
-        self.has_served = self.core.has_dirty();
+        self.next = self.core.next();
         self.driver.flush(&mut self.core, &mut self.gone);
         self.bury();
         self.redirect_invalidations();
