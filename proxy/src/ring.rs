@@ -24,10 +24,13 @@ use io_uring::{
 const SUBMISSIONS: u32 = 1024;
 /// Completions that fit; the kernel keeps more than that for later.
 const COMPLETIONS: u32 = 4096;
-/// Buffers of the pool, a power of two, and the size of each in bytes.
+/// Buffers that the pool may have, a power of two, and the size of each in bytes.
 const BUFFERS: u16 = 256;
 const BUFFER_BYTES: usize = 16 * 1024;
-const _: () = assert!(BUFFERS.is_power_of_two());
+/// So many it has to begin with, and so many more whenever the kernel has found none. As it takes them in turn, all that are there are
+/// written to sooner or later, and take memory from then on.
+const BUFFERS_STEP: u16 = 32;
+const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS.is_multiple_of(BUFFERS_STEP));
 /// The only group of buffers.
 const GROUP: u16 = 0;
 /// The pool's ring of buffers has to stand at a page's start.
@@ -186,12 +189,18 @@ impl Ring {
     fn received(&mut self, token: Token, entry: &cqueue::Entry) -> Completion {
         match (cqueue::buffer_select(entry.flags()), result(entry.result())) {
             (Some(buffer), Ok(len @ 1..)) => {
+                self.pool.free -= 1;
                 let more = cqueue::more(entry.flags());
                 Completion::Received { token, received: Received { buffer, len }, more }
             }
             (buffer, result) => {
                 if let Some(buffer) = buffer {
+                    self.pool.free -= 1;
                     self.pool.put(buffer);
+                }
+                // Others may have found none at the same time.
+                if entry.result() == -libc::ENOBUFS && self.pool.free == 0 {
+                    self.pool.grow();
                 }
                 Completion::Ended { token, result: result.map(drop) }
             }
@@ -234,6 +243,9 @@ struct Pool {
     entries: NonNull<BufRingEntry>,
     bytes: NonNull<u8>,
     tail: u16,
+    /// How many of the buffers are in use, and how many of those the kernel may write to, as far as its completions have been seen.
+    used: u16,
+    free: u16,
 }
 
 impl Pool {
@@ -244,9 +256,16 @@ impl Pool {
             NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| std::alloc::handle_alloc_error(layout))
         };
         let entries = zeroed(usize::from(BUFFERS) * size_of::<BufRingEntry>()).cast();
-        let mut pool = Pool { entries, bytes: zeroed(usize::from(BUFFERS) * BUFFER_BYTES), tail: 0 };
-        (0..BUFFERS).for_each(|buffer| pool.put(buffer));
+        let mut pool = Pool { entries, bytes: zeroed(usize::from(BUFFERS) * BUFFER_BYTES), tail: 0, used: 0, free: 0 };
+        pool.grow();
         pool
+    }
+
+    /// Takes some more buffers into use, if there are any.
+    fn grow(&mut self) {
+        let end = (self.used + BUFFERS_STEP).min(BUFFERS);
+        (self.used..end).for_each(|buffer| self.put(buffer));
+        self.used = end;
     }
 
     fn buffer(&self, buffer: u16) -> &[u8] {
@@ -266,8 +285,50 @@ impl Pool {
             (*entry).set_len(BUFFER_BYTES as u32);
             (*entry).set_bid(buffer);
             self.tail = self.tail.wrapping_add(1);
+            self.free += 1;
             let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn where_more_comes_at_once_than_there_are_buffers_there_are_more_of_them() {
+        let Ok(mut ring) = Ring::new() else { return println!("left out: the kernel allows no io_uring here") };
+        let pairs: Vec<_> = (0..100).map(|_| UnixStream::pair().unwrap()).collect();
+        for (number, (said, heard)) in pairs.iter().enumerate() {
+            (&*said).write_all(&[number as u8]).unwrap();
+            ring.receive(heard, number as Token);
+        }
+        assert_eq!(ring.pool.used, BUFFERS_STEP);
+        let mut got = vec![];
+        // None is given back: it takes as many as there are sockets.
+        let mut kept = vec![];
+        while got.len() < pairs.len() {
+            ring.submit().unwrap();
+            while let Some(completion) = ring.next() {
+                match completion {
+                    Completion::Received { token, received, .. } => {
+                        assert_eq!(ring.bytes(&received), [token as u8]);
+                        got.push(token);
+                        kept.push(received);
+                    }
+                    Completion::Ended { token, result } => {
+                        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+                        ring.receive(&pairs[token as usize].1, token);
+                    }
+                    Completion::Sent { .. } => panic!("nothing was sent"),
+                }
+            }
+        }
+        got.sort_unstable();
+        assert!(got.into_iter().eq(0..pairs.len() as Token));
+        assert_eq!(ring.pool.used, 128, "no more than it takes");
     }
 }

@@ -200,6 +200,8 @@ pub(crate) struct Core {
     gathering: Vec<SessionId>,
     /// Empty buffers for the replies to pipelines.
     spare: Vec<Vec<u8>>,
+    /// Likewise for requests, which may be larger: lent for short replies too, all would grow to that size sooner or later.
+    spare_for_backends: Vec<Vec<u8>>,
     dirty_backends: Vec<u32>,
     effects: Vec<Effect>,
     counters: Counters,
@@ -263,6 +265,7 @@ impl Core {
             dirty_sessions: Vec::new(),
             gathering: Vec::new(),
             spare: Vec::new(),
+            spare_for_backends: Vec::new(),
             dirty_backends: Vec::new(),
             effects: Vec::new(),
             counters: Counters::default(),

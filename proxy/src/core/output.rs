@@ -130,14 +130,14 @@ impl Core {
     pub(crate) fn take_backend_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
         let backend = &mut self.backends[index as usize];
         backend.dirty = false;
-        (!backend.output().is_empty()).then(|| backend.take_output(self.spare.pop().unwrap_or_default()))
+        (!backend.output().is_empty()).then(|| backend.take_output(self.spare_for_backends.pop().unwrap_or_default()))
     }
 
     /// What was taken has been sent.
     pub(crate) fn backend_sent(&mut self, index: u32, mut buffer: Vec<u8>) {
         let backend = &mut self.backends[index as usize];
         backend.sent(&mut buffer);
-        buffers::give_back(buffer, &mut self.spare);
+        buffers::give_back(buffer, &mut self.spare_for_backends);
         if !backend.output().is_empty() {
             self.mark_backend(index);
         }

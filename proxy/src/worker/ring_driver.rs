@@ -14,6 +14,7 @@ use mio::{Interest, Registry, event::Event, unix::SourceFd};
 use super::driver::{Connections, Driver, Gone, TOKEN_BITS, Whose};
 use crate::{
     core::{Core, SessionId},
+    limits::WRITE_LOOK_BYTES,
     ring::{Completion, Received, Ring},
     socket::Socket,
 };
@@ -27,6 +28,8 @@ pub(super) struct RingDriver {
     connections: Connections<Connection>,
     /// What had come by the time that the last turn's bytes were sent, and is to be taken in.
     come: VecDeque<Completion>,
+    /// Bytes that came from clients since backends were last looked at that have much to be sent.
+    came: usize,
 }
 
 struct Connection {
@@ -70,7 +73,7 @@ impl RingDriver {
     pub(super) fn new(registry: &Registry) -> io::Result<Self> {
         let ring = Ring::new()?;
         registry.register(&mut SourceFd(&ring.as_fd().as_raw_fd()), RING, Interest::READABLE)?;
-        Ok(RingDriver { ring, connections: Connections::default(), come: VecDeque::new() })
+        Ok(RingDriver { ring, connections: Connections::default(), come: VecDeque::new(), came: 0 })
     }
 
     fn receive(&mut self, whose: Whose) {
@@ -105,6 +108,7 @@ impl RingDriver {
         let paused = match whose {
             Whose::Session(session) => {
                 core.session_input(session, bytes);
+                self.came += bytes.len();
                 core.is_paused(session)
             }
             Whose::Backend { index, incarnation } => {
@@ -118,6 +122,10 @@ impl RingDriver {
             }
         };
         self.ring.recycle(received);
+        if self.came >= WRITE_LOOK_BYTES {
+            self.came = 0;
+            self.flush_much(core);
+        }
         match (paused, more) {
             (false, false) => self.receive(whose),
             (true, true) => self.stop_receiving(whose),
@@ -179,19 +187,30 @@ impl RingDriver {
 
     fn flush_backends(&mut self, core: &mut Core) {
         let list = core.take_dirty_backends();
-        for &index in &list {
-            let whose = Whose::Backend { index, incarnation: core.backend_incarnation(index) };
-            match self.connections.get(whose) {
-                // What there is more to send is seen when this has been.
-                Some(connection) if !connection.sending => {
-                    if let Some((bytes, at)) = core.take_backend_output(index) {
-                        self.send(whose, bytes, at);
-                    }
-                }
-                _ => drop(core.backend_output(index)),
-            }
-        }
+        list.iter().for_each(|&index| self.flush_backend(index, core));
         core.reuse_dirty_backends(list);
+    }
+
+    fn flush_backend(&mut self, index: u32, core: &mut Core) {
+        let whose = Whose::Backend { index, incarnation: core.backend_incarnation(index) };
+        match self.connections.get(whose) {
+            // What there is more to send is seen when this has been.
+            Some(connection) if !connection.sending => {
+                if let Some((bytes, at)) = core.take_backend_output(index) {
+                    self.send(whose, bytes, at);
+                }
+            }
+            _ => drop(core.backend_output(index)),
+        }
+    }
+
+    /// Sends to those backends that have much by now: what waited for the end of the turn would take memory meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn flush_much(&mut self, core: &mut Core) {
+        let list = core.take_much_output();
+        list.into_iter().for_each(|index| self.flush_backend(index, core));
+        submit(&mut self.ring);
     }
 
     fn flush_sessions(&mut self, core: &mut Core) {
