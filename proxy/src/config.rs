@@ -31,7 +31,7 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Move bytes through an io_uring rather than by epoll, where the kernel allows it.
     pub io_uring: bool,
-    /// How long a worker with one client alone looks for the next reply or request before it sleeps; 0: not at all.
+    /// How long a worker with one client alone looks for the next reply or request before it sleeps, at most 1 ms; 0: not at all.
     pub busy_poll: Duration,
     /// Most client connections at a time, over all workers.
     pub clients_max: usize,

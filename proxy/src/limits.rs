@@ -1,5 +1,7 @@
 //! Every bound of the proxy in one place, and how they relate.
 
+use std::time::Duration;
+
 /// Bytes that one read takes in; one buffer a worker.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
@@ -74,11 +76,16 @@ pub(crate) const IDLE_MS: u64 = 1_000;
 pub(crate) const SWEPT_A_TICK: usize = 256;
 /// Larger ones are lent by the worker to whoever has a pipeline under way: how many it keeps, and up to which size.
 pub(crate) const SPARE_BUFFERS_MAX: usize = 128;
+/// Likewise for those who write to nodes, which are few.
+pub(crate) const SPARE_FOR_NODES_MAX: usize = 16;
 /// See [`SPARE_BUFFERS_MAX`].
 pub(crate) const SPARE_BYTES_MAX: usize = 64 * 1024;
 
-/// A client that was the only one to say something for so long is alone, in ms.
+/// A client that was the only one to say something for so long is alone, until it has said nothing for as long, in ms.
 pub(crate) const ALONE_MS: u64 = 100;
+
+/// Longest that a worker looks for what comes next rather than sleep: what else it has to do may be that late.
+pub(crate) const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
 
 /// Replies to what came in one read leave in one write, as those of one redis do, unless there are more bytes of them than this.
 pub(crate) const GATHER_BYTES_MAX: usize = 16 * 1024;

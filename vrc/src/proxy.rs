@@ -75,8 +75,8 @@ struct Raw {
     #[arg(long, env = "VRC_IO_URING")]
     io_uring: bool,
 
-    /// While one client alone asks a worker, it looks so many microseconds for what comes next before it sleeps: less latency for some CPU.
-    /// 0: it never does
+    /// A worker with one client alone (no other has said anything for 100 ms) looks so many microseconds for the next reply or request
+    /// before it sleeps. That takes a third off such a client's latency, and more CPU, a core a worker at most. 0: workers always sleep
     #[arg(long, value_name = "US", env = "VRC_BUSY_POLL", default_value = "50", value_parser = clap::value_parser!(u32).range(..=1_000))]
     busy_poll: u32,
 

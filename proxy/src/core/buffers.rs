@@ -1,10 +1,10 @@
 //! What buffers of bytes have in common: how they grow, and when they give their memory back.
 
-use crate::limits::{CLAIM_BYTES_MIN, CLAIM_FACTOR_MAX, KEEP_BYTES, SPARE_BUFFERS_MAX, SPARE_BYTES_MAX};
+use crate::limits::{CLAIM_BYTES_MIN, CLAIM_FACTOR_MAX, KEEP_BYTES, SPARE_BYTES_MAX};
 
-/// Puts an empty or used buffer among those that the worker has to spare, if it is worth it.
-pub(crate) fn give_back(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
-    if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) && spare.len() < SPARE_BUFFERS_MAX {
+/// Puts an empty or used buffer among those that the worker has to spare, `most` at a time, if it is worth it.
+pub(crate) fn give_back(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>, most: usize) {
+    if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) && spare.len() < most {
         buffer.clear();
         spare.push(buffer);
     }

@@ -26,15 +26,16 @@ impl Core {
     #[inline(always)]
     fn hears(&mut self, id: SessionId) {
         self.sessions[id.index as usize].active_ms = self.now_ms;
+        self.heard_ms = self.now_ms;
         if self.heard_last != id.index {
             self.heard_last = id.index;
             self.heard_another_ms = self.now_ms;
         }
     }
 
-    /// Whether all that clients have said for a while came from one of them.
+    /// Whether one client speaks, and has been the only one for a while.
     pub(crate) fn is_one_client_alone(&self) -> bool {
-        self.now_ms - self.heard_another_ms >= ALONE_MS
+        self.now_ms.saturating_sub(self.heard_ms) < ALONE_MS && self.now_ms.saturating_sub(self.heard_another_ms) >= ALONE_MS
     }
 
     #[inline(always)]

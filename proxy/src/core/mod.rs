@@ -79,7 +79,7 @@ pub(crate) use everywhere::{Order, Outcome};
 use functions::Functions;
 use learning::Learning;
 use monitor::Monitoring;
-pub(crate) use output::Next;
+pub(crate) use output::Awaited;
 use repeated::Repeats;
 use script::Seen;
 use session::{Pause, Sequence, Session, Slot};
@@ -174,8 +174,9 @@ pub(crate) struct Core {
     /// Working space of a split: each part's backend, and where its request starts in that backend's output.
     part_targets: Vec<(u32, usize)>,
     random: u64,
-    /// The session that said something last, and when that was another than before.
+    /// The session that said something last, when that was, and when it was another than before.
     heard_last: u32,
+    heard_ms: u64,
     heard_another_ms: u64,
     now_us: u64,
     now_ms: u64,
@@ -249,6 +250,7 @@ impl Core {
             part_targets: Vec::new(),
             random: worker as u64,
             heard_last: 0,
+            heard_ms: 0,
             heard_another_ms: 0,
             now_us: 0,
             now_ms: 0,

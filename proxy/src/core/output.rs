@@ -1,10 +1,11 @@
 //! What the driver takes out of the core: bytes to be written, and [`Effect`]s.
 
 use super::{Core, Effect, buffers, session::SessionId};
+use crate::limits::{SPARE_BUFFERS_MAX, SPARE_FOR_NODES_MAX};
 
-/// Whose word comes next.
+/// Whom a worker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum Awaited {
     Node,
     Client,
 }
@@ -43,12 +44,12 @@ impl Core {
         !self.dirty_backends.is_empty() || !self.dirty_sessions.is_empty() || !self.effects.is_empty() || self.has_lines()
     }
 
-    /// Who will have the next word once what there is is written; none if nobody is written to.
-    pub(crate) fn next(&self) -> Option<Next> {
+    /// Who is to say something once what there is is written; none if nobody is written to.
+    pub(crate) fn awaited(&self) -> Option<Awaited> {
         if !self.dirty_backends.is_empty() {
-            return Some(Next::Node);
+            return Some(Awaited::Node);
         }
-        (!self.dirty_sessions.is_empty()).then_some(Next::Client)
+        (!self.dirty_sessions.is_empty()).then_some(Awaited::Client)
     }
 
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
@@ -137,7 +138,7 @@ impl Core {
     pub(crate) fn backend_sent(&mut self, index: u32, mut buffer: Vec<u8>) {
         let backend = &mut self.backends[index as usize];
         backend.sent(&mut buffer);
-        buffers::give_back(buffer, &mut self.spare_for_backends);
+        buffers::give_back(buffer, &mut self.spare_for_backends, SPARE_FOR_NODES_MAX);
         if !backend.output().is_empty() {
             self.mark_backend(index);
         }
@@ -161,7 +162,7 @@ impl Core {
     /// What was taken has been sent: `len` bytes. If that was all that a closing session had to get, its connection is to be closed.
     pub(crate) fn session_sent(&mut self, index: u32, buffer: Vec<u8>, len: usize) {
         self.counters.bytes_out += len as u64;
-        buffers::give_back(buffer, &mut self.spare);
+        buffers::give_back(buffer, &mut self.spare, SPARE_BUFFERS_MAX);
         let session = &mut self.sessions[index as usize];
         session.sent();
         if session.output().is_empty() {

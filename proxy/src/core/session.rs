@@ -19,7 +19,7 @@ use super::{
     tracking::Tracking,
     transaction::Transaction,
 };
-use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, READ_BYTES};
+use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, READ_BYTES, SPARE_BUFFERS_MAX};
 
 /// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -365,7 +365,7 @@ impl Session {
         }
         for buffer in [&mut self.out, &mut self.stash] {
             if buffer.is_empty() && buffer.capacity() > KEEP_BYTES {
-                give_back(std::mem::take(buffer), spare);
+                give_back(std::mem::take(buffer), spare, SPARE_BUFFERS_MAX);
             }
         }
     }

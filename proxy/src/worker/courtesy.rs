@@ -18,6 +18,8 @@ const EMPTY: Duration = Duration::from_micros(5);
 /// Longer than clients and nodes that share the core take to do what there is, and as long as the scheduler leaves a core to one who
 /// never waits.
 const LONG: Duration = Duration::from_millis(2);
+/// What is longer says that all stood still (SIGSTOP, a machine that was paused), and nothing of others.
+const LONG_MAX: Duration = Duration::from_millis(100);
 /// By how much longer than a long yield none follows it.
 const PAUSE_FACTOR: u32 = 256;
 
@@ -40,7 +42,8 @@ impl Courtesy {
         if self.skips.is_due() {
             let now = Instant::now();
             if self.is_among_friends(now) {
-                self.give_way(now);
+                let took = self.give_way(now) - now;
+                self.skips.was(took >= EMPTY);
             }
         }
     }
@@ -54,14 +57,13 @@ impl Courtesy {
     pub(super) fn give_way(&mut self, began: Instant) -> Instant {
         thread::yield_now();
         let now = Instant::now();
-        self.took(now - began, now);
+        self.gave_way(now - began, now);
         now
     }
 
-    fn took(&mut self, time: Duration, now: Instant) {
-        self.skips.was(time >= EMPTY);
+    fn gave_way(&mut self, time: Duration, now: Instant) {
         if time > LONG {
-            self.not_before = now + time * PAUSE_FACTOR;
+            self.not_before = now + time.min(LONG_MAX) * PAUSE_FACTOR;
         }
     }
 }
@@ -71,28 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_nobody_runs_there_is_a_yield_now_and_then() {
-        let now = Instant::now();
-        let mut courtesy = Courtesy::new(now);
-        courtesy.took(Duration::from_micros(1), now);
-        assert!(!courtesy.skips.is_due());
-        assert!(courtesy.skips.is_due());
-        // As soon as one brings something, they come with each turn.
-        courtesy.took(Duration::from_micros(100), now);
-        assert!(courtesy.skips.is_due());
-    }
-
-    #[test]
     fn strangers_that_keep_the_core_get_a_small_part_of_the_time() {
         let began = Instant::now();
         let kept = Duration::from_millis(4);
         let mut courtesy = Courtesy::new(began);
-        courtesy.took(kept, began);
+        courtesy.gave_way(kept, began);
         assert!(!courtesy.is_among_friends(began + kept * 255));
         let later = began + kept * PAUSE_FACTOR;
         assert!(courtesy.is_among_friends(later));
         // Those that a turn's work is for are given way to at any time.
-        courtesy.took(Duration::from_micros(100), later);
+        courtesy.gave_way(Duration::from_micros(100), later);
         assert!(courtesy.is_among_friends(later));
+    }
+
+    #[test]
+    fn who_was_stopped_for_long_does_not_blame_others_for_days() {
+        let began = Instant::now();
+        let mut courtesy = Courtesy::new(began);
+        courtesy.gave_way(Duration::from_secs(600), began);
+        assert!(courtesy.is_among_friends(began + LONG_MAX * PAUSE_FACTOR));
     }
 }

@@ -1,7 +1,7 @@
 //! The other driver: sockets are read and written through an io_uring rather than when epoll says that they are ready.
 //!
-//! The order of things is the same: all that has come is taken in, then nodes and clients are written to, in one system call for all of
-//! them. Epoll only tells when the ring has something: waiting in the ring itself wakes up sooner, so less is done at a time.
+//! The order of things is the same: what has come is taken in, then nodes and clients are written to, in one system call for all of
+//! them, as a rule. Epoll only tells when the ring has something: waiting in the ring itself wakes up sooner, so less is done at a time.
 
 use std::{
     collections::VecDeque,
@@ -22,12 +22,15 @@ use crate::{
 /// What epoll tells of the ring by; no connection's.
 const RING: mio::Token = mio::Token(1 << TOKEN_BITS);
 
+/// Completions that are taken in in one turn; more of them have to wait for the next.
+const COMPLETIONS_A_TURN: usize = 1024;
+
 /// See the module.
 pub(super) struct RingDriver {
     ring: Ring,
     connections: Connections<Connection>,
     /// What had come by the time that the last turn's bytes were sent, and is to be taken in.
-    come: VecDeque<Completion>,
+    early: VecDeque<Completion>,
     /// Bytes that came from clients since backends were last looked at that have much to be sent.
     came: usize,
 }
@@ -73,7 +76,7 @@ impl RingDriver {
     pub(super) fn new(registry: &Registry) -> io::Result<Self> {
         let ring = Ring::new()?;
         registry.register(&mut SourceFd(&ring.as_fd().as_raw_fd()), RING, Interest::READABLE)?;
-        Ok(RingDriver { ring, connections: Connections::default(), come: VecDeque::new(), came: 0 })
+        Ok(RingDriver { ring, connections: Connections::default(), early: VecDeque::new(), came: 0 })
     }
 
     fn receive(&mut self, whose: Whose) {
@@ -270,7 +273,8 @@ impl Driver for RingDriver {
 
     fn take_in(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
         submit(&mut self.ring);
-        while let Some(completion) = self.come.pop_front().or_else(|| self.ring.next()) {
+        for _ in 0..COMPLETIONS_A_TURN {
+            let Some(completion) = self.early.pop_front().or_else(|| self.ring.next()) else { return };
             self.completed(completion, core, gone);
         }
     }
@@ -282,16 +286,19 @@ impl Driver for RingDriver {
         self.flush_backends(core);
         self.flush_sessions(core);
         submit(&mut self.ring);
-        // Most of it has been sent by now, and that is no reason for another turn.
+        // Most of it has been sent by now, and that is no reason for another turn. All else has its turn behind what came before it: a
+        // node that has died may have answered first.
         while let Some(completion) = self.ring.next() {
-            match completion {
-                Completion::Sent { .. } => self.completed(completion, core, gone),
-                _ => self.come.push_back(completion),
+            match &completion {
+                Completion::Sent { bytes, at, result: Ok(len), .. } if at + len == bytes.len() => {
+                    self.completed(completion, core, gone);
+                }
+                _ => self.early.push_back(completion),
             }
         }
     }
 
     fn has_more(&mut self) -> bool {
-        !self.come.is_empty() || self.ring.has_more()
+        !self.early.is_empty() || self.ring.has_more()
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     connect::{ConnectError, Opened},
-    core::{Core, Effect, Next, Order, Outcome, Peer, Redirected, SessionId},
+    core::{Awaited, Core, Effect, Order, Outcome, Peer, Redirected, SessionId},
     latency::Event as Latency,
     limits::{GATHER_MS, TICK_MS},
     socket::Socket,
@@ -61,7 +61,7 @@ pub(super) struct Turns<D> {
     courtesy: Courtesy,
     busy_poll: BusyPoll,
     /// Who is to answer what the last turn wrote, if it did write something.
-    next: Option<Next>,
+    awaited: Option<Awaited>,
     gone: Vec<Gone>,
     /// Who is to be told what comes of an order that takes its time, by the number that it was given.
     orders: HashMap<u64, oneshot::Sender<Outcome>>,
@@ -94,7 +94,7 @@ impl<D: Driver> Turns<D> {
             stop_due_ms: None,
             courtesy: Courtesy::new(started),
             busy_poll: BusyPoll::new(shared.busy_poll),
-            next: None,
+            awaited: None,
             gone: Vec::new(),
             orders: HashMap::new(),
             orders_taken: 0,
@@ -134,8 +134,8 @@ impl<D: Driver> Turns<D> {
     /// Waits until something has happened, or is to be done.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let wait = self.may_wait();
-        if let (Some(next), false) = (self.next, wait.is_zero()) {
-            if self.core.is_one_client_alone() && self.look(next, events)? {
+        if let (Some(awaited), false) = (self.awaited, wait.is_zero()) {
+            if self.core.is_one_client_alone() && self.look(awaited, events)? {
                 return Ok(());
             }
             self.courtesy.yield_if_due();
@@ -143,9 +143,9 @@ impl<D: Driver> Turns<D> {
         self.poll.poll(events, Some(wait))
     }
 
-    fn look(&mut self, next: Next, events: &mut Events) -> io::Result<bool> {
+    fn look(&mut self, awaited: Awaited, events: &mut Events) -> io::Result<bool> {
         let Turns { busy_poll, courtesy, driver, poll, .. } = self;
-        busy_poll.look(next, courtesy, || {
+        busy_poll.look(awaited, courtesy, || {
             poll.poll(events, Some(Duration::ZERO))?;
             Ok(!events.is_empty() || driver.has_more())
         })
@@ -185,7 +185,7 @@ impl<D: Driver> Turns<D> {
         }
         self.carry_out_effects();
         self.hand_out_lines();
-        self.next = self.core.next();
+        self.awaited = self.core.awaited();
         self.driver.flush(&mut self.core, &mut self.gone);
         self.bury();
         self.redirect_invalidations();

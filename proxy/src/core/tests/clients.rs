@@ -322,3 +322,26 @@ fn who_is_not_to_touch_keys_reads_them_over_connections_that_do_not() {
             .ends_with("-EXECABORT Transaction discarded because of previous errors.\r\n")
     );
 }
+
+#[test]
+fn who_is_alone_is_the_only_one_to_speak() {
+    let mut rig = Rig::new(&THREE);
+    let clients = [rig.client(), rig.client()];
+    let mut speaks = |client: usize, at_ms: u64| {
+        rig.core.set_now(at_ms * 1000);
+        rig.say(clients[client], request("PING"));
+        rig.core.is_one_client_alone()
+    };
+    assert!(!speaks(1, 1_000));
+    assert!(!speaks(1, 1_099));
+    assert!(speaks(1, 1_100));
+    assert!(!speaks(0, 1_110));
+    assert!(!speaks(1, 1_200));
+    assert!(!speaks(1, 1_299));
+    assert!(speaks(1, 1_300));
+    // Where nobody speaks there is nobody to hurry for.
+    rig.core.set_now(1_399_000);
+    assert!(rig.core.is_one_client_alone());
+    rig.core.set_now(1_400_000);
+    assert!(!rig.core.is_one_client_alone());
+}
