@@ -75,8 +75,9 @@ struct Raw {
     #[arg(long, env = "VRC_IO_URING")]
     io_uring: bool,
 
-    /// A worker with one client alone (no other has said anything for 100 ms) looks so many microseconds for the next reply or request
-    /// before it sleeps. That takes up to a third off such a client's latency, and more CPU, a core a worker at most. 0: workers always sleep
+    /// A worker with one client alone (no other has said anything for 100 ms) looks so many microseconds for the next reply or
+    /// request before it sleeps. That takes up to a third off such a client's latency, and more CPU, a core a worker at most. 0:
+    /// workers always sleep
     #[arg(long, value_name = "US", env = "VRC_BUSY_POLL", default_value = "50", value_parser = clap::value_parser!(u32).range(..=1_000))]
     busy_poll: u32,
 

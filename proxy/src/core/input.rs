@@ -17,14 +17,14 @@ impl Core {
     /// The client sent these bytes.
     pub(crate) fn session_input(&mut self, id: SessionId, bytes: &[u8]) {
         debug_assert!(self.is_open(id));
-        self.counters.bytes_in += bytes.len() as u64;
-        self.hears(id);
+        self.hears(id, bytes.len());
         self.take_in(id, bytes);
     }
 
-    /// Takes note of who says something, and when.
+    /// Takes note of who says something, how much, and when.
     #[inline(always)]
-    fn hears(&mut self, id: SessionId) {
+    fn hears(&mut self, id: SessionId, len: usize) {
+        self.counters.bytes_in += len as u64;
         self.sessions[id.index as usize].active_ms = self.now_ms;
         self.heard_ms = self.now_ms;
         if self.heard_last != id.index {
@@ -75,8 +75,7 @@ impl Core {
 
     /// The client sent `len` bytes, which were read to where they belong.
     pub(crate) fn session_filled(&mut self, id: SessionId, len: usize) {
-        self.counters.bytes_in += len as u64;
-        self.hears(id);
+        self.hears(id, len);
         let session = &mut self.sessions[id.index as usize];
         if !session.wants_more() {
             self.take_kept_input(id.index);

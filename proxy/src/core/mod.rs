@@ -178,6 +178,8 @@ pub(crate) struct Core {
     heard_last: u32,
     heard_ms: u64,
     heard_another_ms: u64,
+    /// How many bytes had come from clients when [`Core::has_heard_much`] was last so.
+    much_heard_at: u64,
     now_us: u64,
     now_ms: u64,
     /// The settings that it goes by, and how many changes there had been of them.
@@ -252,6 +254,7 @@ impl Core {
             heard_last: 0,
             heard_ms: 0,
             heard_another_ms: 0,
+            much_heard_at: 0,
             now_us: 0,
             now_ms: 0,
             live: Arc::default(),

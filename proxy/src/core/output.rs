@@ -1,7 +1,7 @@
 //! What the driver takes out of the core: bytes to be written, and [`Effect`]s.
 
 use super::{Core, Effect, buffers, session::SessionId};
-use crate::limits::{SPARE_BUFFERS_MAX, SPARE_FOR_NODES_MAX};
+use crate::limits::{SPARE_BUFFERS_MAX, SPARE_FOR_NODES_MAX, WRITE_LOOK_BYTES};
 
 /// Whom a worker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,16 @@ impl Core {
         if self.dirty_backends.is_empty() {
             self.dirty_backends = list;
         }
+    }
+
+    /// Whether so much has come from clients since it last had that it is worth asking [`Core::take_much_output`].
+    #[inline]
+    pub(crate) fn has_heard_much(&mut self) -> bool {
+        let has = self.counters.bytes_in - self.much_heard_at >= WRITE_LOOK_BYTES as u64;
+        if has {
+            self.much_heard_at = self.counters.bytes_in;
+        }
+        has
     }
 
     /// Takes those off that list that have much.

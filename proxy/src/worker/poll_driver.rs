@@ -13,7 +13,7 @@ use mio::{Interest, Registry, Token, event::Event, unix::SourceFd};
 use super::driver::{Connections, Driver, Gone, Whose};
 use crate::{
     core::{Core, SessionId},
-    limits::{READ_BYTES, WRITE_LOOK_BYTES},
+    limits::READ_BYTES,
     socket::Socket,
 };
 
@@ -26,8 +26,6 @@ pub(super) struct PollDriver {
     /// Those that may be readable without another event.
     unread: Vec<Whose>,
     reading: Vec<Whose>,
-    /// Bytes that came from clients since backends were last looked at that have much to be written.
-    came: usize,
 }
 
 #[derive(Debug)]
@@ -86,7 +84,6 @@ impl PollDriver {
             connections: Connections::default(),
             unread: Vec::new(),
             reading: Vec::new(),
-            came: 0,
         })
     }
 
@@ -137,9 +134,7 @@ impl PollDriver {
                             } else {
                                 core.session_input(session, &self.buffer[..len]);
                             }
-                            self.came += len;
-                            if self.came >= WRITE_LOOK_BYTES {
-                                self.came = 0;
+                            if core.has_heard_much() {
                                 self.flush_much(core, gone);
                             }
                         }

@@ -14,7 +14,6 @@ use mio::{Interest, Registry, event::Event, unix::SourceFd};
 use super::driver::{Connections, Driver, Gone, TOKEN_BITS, Whose};
 use crate::{
     core::{Core, SessionId},
-    limits::WRITE_LOOK_BYTES,
     ring::{Completion, Received, Ring},
     socket::Socket,
 };
@@ -31,8 +30,6 @@ pub(super) struct RingDriver {
     connections: Connections<Connection>,
     /// What had come by the time that the last turn's bytes were sent, and is to be taken in.
     early: VecDeque<Completion>,
-    /// Bytes that came from clients since backends were last looked at that have much to be sent.
-    came: usize,
 }
 
 struct Connection {
@@ -76,7 +73,7 @@ impl RingDriver {
     pub(super) fn new(registry: &Registry) -> io::Result<Self> {
         let ring = Ring::new()?;
         registry.register(&mut SourceFd(&ring.as_fd().as_raw_fd()), RING, Interest::READABLE)?;
-        Ok(RingDriver { ring, connections: Connections::default(), early: VecDeque::new(), came: 0 })
+        Ok(RingDriver { ring, connections: Connections::default(), early: VecDeque::new() })
     }
 
     fn receive(&mut self, whose: Whose) {
@@ -111,7 +108,6 @@ impl RingDriver {
         let paused = match whose {
             Whose::Session(session) => {
                 core.session_input(session, bytes);
-                self.came += bytes.len();
                 core.is_paused(session)
             }
             Whose::Backend { index, incarnation } => {
@@ -125,8 +121,7 @@ impl RingDriver {
             }
         };
         self.ring.recycle(received);
-        if self.came >= WRITE_LOOK_BYTES {
-            self.came = 0;
+        if core.has_heard_much() {
             self.flush_much(core);
         }
         match (paused, more) {
