@@ -84,7 +84,7 @@ impl Announcer<'_> {
                     let reason = error.to_string();
                     self.told.send_modify(|told| told.trouble = Some(reason.clone()));
                     if complaint.as_ref() != Some(&reason) {
-                        warn!(master = %self.config.master, reason, "cannot reach the master, trying on");
+                        warn!(master = %self.config.master, reason, "cannot reach the master, retrying");
                         complaint = Some(reason);
                     }
                 }
@@ -168,7 +168,7 @@ impl Announcer<'_> {
         }
         // The first may come before the coordinator of a cluster that is just starting.
         if self.unheard == 2 {
-            warn!(master = %self.config.master, "no coordinator listens there");
+            warn!(master = %self.config.master, "no coordinator is subscribed to the agents' channel");
         }
         Ok(hearers)
     }

@@ -5,11 +5,8 @@ use std::{fmt, time::Duration};
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 use vrc_cluster::{
     client::MasterUrl,
-    contract::{Announcement, Endpoint},
+    contract::{Announcement, Endpoint, WEIGHTS},
 };
-
-/// Weights that the placements can tell apart.
-const WEIGHTS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
 /// How the agent reaches a redis.
 #[derive(Clone, PartialEq)]

@@ -19,7 +19,7 @@ pub struct FleetConfig {
     pub agent: Config,
     /// How each server is started. With a port given, the servers take it and those that follow.
     pub spawn: SpawnOptions,
-    /// How many; `None` is one a core.
+    /// How many; `None` is one per core.
     pub count: Option<NonZeroUsize>,
 }
 

@@ -35,7 +35,10 @@ use tracing::warn;
 pub async fn run(config: Config, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
     if is_loopback(&config.endpoint().host) && !config.master.hosts().iter().all(|host| is_loopback(host)) {
-        warn!(host = config.endpoint().host, "announcing a loopback address, which other machines take for themselves");
+        warn!(
+            host = config.endpoint().host,
+            "announcing a loopback address, which the other machines cannot reach: give -h, or --announce-host"
+        );
     }
     let (sightings, seen) = tokio::sync::watch::channel(watcher::Sighting::Nothing);
     let (purging, purged) = tokio::sync::watch::channel(None);

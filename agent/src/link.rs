@@ -1,12 +1,13 @@
 //! Connections that notice at once when they are lost, and never wait for ever.
 
-use std::{future::Future, io, time::Duration};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::{
     Client, RedisResult,
     aio::{PubSubSink, PubSubStream},
 };
+use vrc_cluster::client::within;
 
 /// A connection on which nothing is said but PING, kept open to see the other side die: a connection for commands reports its
 /// loss only with the next command. A pub/sub connection is the one kind that the client library lets one wait on with every
@@ -32,10 +33,4 @@ impl Lifeline {
     pub(crate) async fn ping(&mut self, timeout: Duration) -> RedisResult<()> {
         within(timeout, self.sink.ping::<redis::Value>()).await?.extract_error().map(drop)
     }
-}
-
-async fn within<T>(timeout: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    tokio::time::timeout(timeout, work)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}")).into()))
 }

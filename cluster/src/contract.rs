@@ -75,6 +75,8 @@ pub type Epoch = u64;
 pub const EPOCH_MAX: Epoch = (1 << 53) - 1;
 /// Clients have the databases 0 to 7; the guests of database d live in d + 8.
 pub const CLIENT_DATABASES: u8 = 8;
+/// The weights that a node may have.
+pub const WEIGHTS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
 /// All known nodes by name, those that are down included.
 pub type NodeMap = BTreeMap<String, Node>;
@@ -108,9 +110,16 @@ impl Endpoint {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    /// Whether it speaks TLS: the option `tls` of the old clients' redis libraries, an object that may be empty.
+    /// Whether it speaks TLS: the option `tls` of the old clients' redis libraries, an object that may be empty, or what else counts as
+    /// true in JavaScript.
     pub fn tls(&self) -> bool {
-        matches!(self.other.get("tls"), Some(Value::Object(_) | Value::Bool(true)))
+        match self.other.get("tls") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(tls)) => *tls,
+            Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Object(_) | Value::Array(_)) => true,
+        }
     }
 
     /// Says whether it speaks TLS.
@@ -422,7 +431,8 @@ mod tests {
     fn tls_is_what_the_old_libraries_take_for_it() {
         let tls = |text: &str| serde_json::from_str::<Endpoint>(&format!(r#"{{"host":"h","port":1{text}}}"#)).unwrap().tls();
         assert!(tls(r#","tls":{}"#) && tls(r#","tls":{"servername":"x"}"#) && tls(r#","tls":true"#));
-        assert!(!tls("") && !tls(r#","tls":false"#) && !tls(r#","tls":null"#));
+        assert!(tls(r#","tls":1"#) && tls(r#","tls":"yes""#));
+        assert!(!tls("") && !tls(r#","tls":false"#) && !tls(r#","tls":null"#) && !tls(r#","tls":0"#) && !tls(r#","tls":0"#));
         let mut endpoint = Endpoint::new("h", 1);
         endpoint.set_tls(true);
         assert_eq!(serde_json::to_string(&endpoint).unwrap(), r#"{"host":"h","port":1,"tls":{}}"#);

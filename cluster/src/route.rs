@@ -39,7 +39,7 @@ pub enum Refusal {
     #[error("CLUSTERDOWN no node of the cluster is up")]
     NoNodeUp,
     /// The key's node went down or came up of late, and its keys are not moved yet (`--down-node-expiry`).
-    #[error("CLUSTERDOWN node {node} changed its state of late, and its keys are kept for it")]
+    #[error("CLUSTERDOWN node {node} went down or came up recently, and its keys are withheld (--down-node-expiry)")]
     Withheld {
         /// The node's name.
         node: Box<str>,

@@ -9,15 +9,12 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 use vrc_cluster::{
-    client::{Backoff, MasterUrl},
+    client::{Backoff, MasterUrl, within},
     contract::{AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage, DELTA_BUS, STRANGERS_BUS},
     membership::Event,
 };
 
-use crate::{
-    quiet::Quiet,
-    redis_link::{master_backoff, within},
-};
+use crate::{quiet::Quiet, redis_link::master_backoff};
 
 /// No message of an agent is near as long.
 const AGENT_MESSAGE_LEN_MAX: usize = 64 * 1024;

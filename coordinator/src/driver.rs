@@ -82,7 +82,7 @@ impl Driver {
             events: event_sender.clone(),
         };
         let instance = format!("{:016x}", rand::random::<u64>());
-        info!(%instance, "begins; the lease in the master names who leads");
+        info!(%instance, "coordinator started; the lease in the master decides who leads");
         Driver {
             membership: Membership::new(instance, config.options()),
             started: Instant::now(),

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::warn;
 use vrc_cluster::{
-    client::MasterUrl,
+    client::{MasterUrl, within},
     contract::{
         AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, Confirmation, DELTA_BUS, DELTA_KEY, EPOCH_KEY, EPOCH_MAX,
         Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PROXIES_KEY, PURGE_KEY, PURGED_KEY, REHOMED_KEY,
@@ -18,7 +18,7 @@ use vrc_cluster::{
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
 };
 
-use crate::redis_link::{RedisLink, describe, master_backoff, who_is, within};
+use crate::redis_link::{RedisLink, describe, master_backoff, who_is};
 
 const LEASE: &str = include_str!("scripts/lease.lua");
 const READ: &str = include_str!("scripts/read.lua");

@@ -1,6 +1,6 @@
 //! A connection to a redis whose end is seen when it comes, and what is read from its errors and from `INFO`.
 
-use std::{error::Error, future::Future, io, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use redis::{
@@ -41,13 +41,6 @@ impl RedisLink {
 /// comes back empty, one that remembers the map had better be there before one that has just been started.
 pub(crate) fn master_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_millis(200))
-}
-
-/// `work`, or an error after `timeout`.
-pub(crate) async fn within<T>(timeout: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {} ms", timeout.as_millis())).into())
-    })
 }
 
 /// Which process answers there.

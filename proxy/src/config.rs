@@ -2,7 +2,11 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use vrc_cluster::{client::MasterUrl, contract::Endpoint, topology::PlacementOptions};
+use vrc_cluster::{
+    client::MasterUrl,
+    contract::{Endpoint, Node, WEIGHTS},
+    topology::PlacementOptions,
+};
 
 /// What one proxy does.
 #[derive(Debug, Clone)]
@@ -84,6 +88,24 @@ pub struct FixedNode {
     pub weight: f64,
 }
 
+/// As a node map would have it.
+impl From<&FixedNode> for Node {
+    fn from(node: &FixedNode) -> Node {
+        Node {
+            config: node.endpoint.clone(),
+            weight: node.weight,
+            up: true,
+            state_change_time: 1,
+            name: node.name.clone(),
+            last_ping: None,
+            run_id: None,
+            version: None,
+            upkeep: Default::default(),
+            other: Default::default(),
+        }
+    }
+}
+
 /// Where clients reach a proxy: `host:port`. Ordered, so that all proxies list themselves in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyAddress {
@@ -150,7 +172,7 @@ impl FromStr for FixedNode {
         let (host, port) = address.rsplit_once(':').ok_or_else(error)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(error)?;
-        if host.is_empty() || !(0.01..=100.0).contains(&weight) {
+        if host.is_empty() || !WEIGHTS.contains(&weight) {
             return Err(error());
         }
         let endpoint = Endpoint::new(host, port);

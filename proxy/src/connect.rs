@@ -25,7 +25,7 @@ pub(crate) enum ConnectError {
     Timeout(Duration),
     #[error("it refused {command}: {error}")]
     Refused { command: &'static str, error: String },
-    #[error("another process answers there than the one that was emptied for the map")]
+    #[error("another process answers there than the one in the node map (its run id differs): it was restarted or replaced")]
     Stranger,
     #[error("it wants TLS, which the proxy does not speak to nodes")]
     Tls,
@@ -63,7 +63,7 @@ pub(crate) async fn connect(
     asks: bool,
     limit: Duration,
 ) -> Result<Opened, ConnectError> {
-    if endpoint.other.get("tls").is_some_and(|tls| !tls.is_null() && tls != false) {
+    if endpoint.tls() {
         return Err(ConnectError::Tls);
     }
     timeout(limit, open(endpoint, lane, tracking, asks)).await.unwrap_or(Err(ConnectError::Timeout(limit)))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vrc_cluster::contract::CLIENT_DATABASES;
+
 /// Bytes that one read takes in; one buffer a worker.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
@@ -132,9 +134,9 @@ pub(crate) const FILES_RESERVED: u64 = 1_024;
 /// Databases that a client may select.
 pub(crate) const DATABASES: u8 = 16;
 /// Databases that a client may select where the others are guest databases.
-pub(crate) const DATABASES_WITH_GUESTS: u8 = 8;
+pub(crate) const DATABASES_WITH_GUESTS: u8 = CLIENT_DATABASES;
 /// A guest database's number is that of the client's database and this.
-pub(crate) const GUEST_OFFSET: u8 = 8;
+pub(crate) const GUEST_OFFSET: u8 = CLIENT_DATABASES;
 
 /// How long between two looks at what is overdue, in ms.
 pub(crate) const TICK_MS: u64 = 50;

@@ -3,15 +3,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use redis::RedisError;
 use tokio::{
     sync::{mpsc, watch as signal},
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use vrc_cluster::{
-    client::{MasterConnection, MasterUrl, TopologyWatch, WatchOptions},
-    contract::{AGENT_BUS, AgentBusMessage, Epoch, Node, NodeMap, PROXIES_KEY, TELLERS},
+    client::{MasterConnection, MasterUrl, TopologyWatch, WatchOptions, within},
+    contract::{AGENT_BUS, AgentBusMessage, Epoch, NodeMap, PROXIES_KEY, TELLERS},
     topology::{PlacementOptions, Topology},
 };
 
@@ -110,7 +109,7 @@ impl Reporter {
             return;
         }
         tracing::warn!(%node, "cannot be used: {reason}");
-        match bounded(self.proxies()).await {
+        match within(TELL_TIMEOUT, self.proxies()).await {
             Ok(proxies) if !tells_at_once(proxies, rand::random()) => {
                 self.later.push((Instant::now() + TELL_LATER.mul_f64(rand::random_range(0.5..=1.5)), suspicion));
             }
@@ -140,7 +139,7 @@ impl Reporter {
 
     async fn tell(&mut self, suspicion: &Suspicion) {
         self.told.insert(suspicion.node.clone(), Instant::now());
-        if let Err(error) = bounded(self.try_tell(suspicion)).await {
+        if let Err(error) = within(TELL_TIMEOUT, self.try_tell(suspicion)).await {
             tracing::debug!("the coordinator could not be told: {error}");
             self.connection.give_up();
         }
@@ -157,11 +156,6 @@ impl Reporter {
     }
 }
 
-async fn bounded<T>(work: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
-    let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    timeout(TELL_TIMEOUT, work).await.map_err(late)?
-}
-
 /// Whether one of so many tells of a node at once. The coordinator looks when it is told once, and it need not hear a thousand; but
 /// where it sees nothing itself, one has to tell it. `chance` is drawn from 0 to 1.
 fn tells_at_once(proxies: u64, chance: f64) -> bool {
@@ -170,7 +164,7 @@ fn tells_at_once(proxies: u64, chance: f64) -> bool {
 
 /// A topology that never changes.
 fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc::Receiver<Suspicion>) -> Watched {
-    let map: NodeMap = nodes.iter().map(|node| (node.name.clone(), known(node))).collect();
+    let map: NodeMap = nodes.iter().map(|node| (node.name.clone(), node.into())).collect();
     let topology = Arc::new(ArcSwap::from_pointee(Topology::build(&map, 0, placement, 0)));
     let (changed, changes) = signal::channel(0);
     // Nobody is there to be told, but the log has it.
@@ -181,21 +175,6 @@ fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc:
         }
     });
     Watched { topology, changes, follower: None, tasks: vec![task] }
-}
-
-fn known(node: &FixedNode) -> Node {
-    Node {
-        config: node.endpoint.clone(),
-        weight: node.weight,
-        up: true,
-        state_change_time: 1,
-        name: node.name.clone(),
-        last_ping: None,
-        run_id: None,
-        version: None,
-        upkeep: Default::default(),
-        other: Default::default(),
-    }
 }
 
 #[cfg(test)]
@@ -234,7 +213,7 @@ mod tests {
         }
 
         let node = |name: &str| FixedNode { name: name.to_owned(), endpoint: Endpoint::new(name, 1), weight: 1.0 };
-        let mut map: NodeMap = ["a", "b", "c"].map(|name| (name.to_owned(), known(&node(name)))).into();
+        let mut map: NodeMap = ["a", "b", "c"].map(|name| (name.to_owned(), (&node(name)).into())).into();
         map.get_mut("a").unwrap().up = false;
         let topology = Topology::build(&map, 1, &PlacementOptions::default(), 0);
         let mut reporter = Reporter {

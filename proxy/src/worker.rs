@@ -151,7 +151,7 @@ impl Outset {
                     tracing::info!(worker, "bytes go through an io_uring");
                     return Turns::new(self, ring).run();
                 }
-                Err(error) => tracing::warn!(worker, "io_uring is not to be had here ({error}): going on with epoll"),
+                Err(error) => tracing::warn!(worker, "io_uring is not available here ({error}): using epoll"),
             }
         }
         match PollDriver::new(self.poll.registry()) {

@@ -34,7 +34,7 @@ enum Task {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 struct Raw {
-    /// Host of the redis to register, as the others reach it
+    /// Host of the redis to register, as the other machines reach it
     #[arg(short = 'h', long, value_name = "HOST", env = "VRC_HOST", default_value = "127.0.0.1")]
     host: String,
 
@@ -80,7 +80,7 @@ struct Raw {
     #[arg(long, env = "VRC_FLUSH", value_parser = BoolishValueParser::new())]
     flush: bool,
 
-    /// Start N redis servers here, keep them running, and register them; they keep nothing on disk [default N: one a core]
+    /// Start N redis servers here, keep them running, and register them; they keep nothing on disk [default N: one per core]
     #[arg(long, value_name = "N", env = "VRC_SPAWN", num_args = 0..=1, default_missing_value = "cores")]
     spawn: Option<SpawnCount>,
 
@@ -99,7 +99,7 @@ struct Raw {
     #[arg(long, value_name = "TIME", env = "VRC_LEAVE_WAIT", value_parser = parse_time, default_value = "5s")]
     leave_wait: Duration,
 
-    /// When keys have got new homes: how many keys a second are looked at to purge those
+    /// How many keys a second are scanned while those that moved to other nodes are purged
     #[arg(long, value_name = "KEYS", env = "VRC_PURGE_RATE", default_value_t = 20_000)]
     purge_rate: u32,
 

@@ -47,9 +47,9 @@ pub(crate) enum Command {
     Health(Box<health::Args>),
     /// Show which node holds a key
     Where(Box<where_key::Args>),
-    /// Have the other nodes hold a node's keys, so that it can be worked on; no client notices
+    /// Have the other nodes take over a node's slots, so that it can be worked on. Clients get no errors, but its keys are gone
     Drain(Box<moves::DrainArgs>),
-    /// Let a drained node be up again: it is emptied, and holds its keys as before
+    /// Let a drained node, or one that was forgotten by force, be up again: it comes back empty, and takes its slots again
     Undrain(Box<moves::UndrainArgs>),
     /// Give a node another weight, whatever its agent announces; keys get new homes
     Weight(Box<moves::WeightArgs>),
@@ -59,7 +59,10 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, builder::StyledStr};
+    use clap::{
+        ArgAction, CommandFactory,
+        builder::{BoolishValueParser, StyledStr, ValueParser},
+    };
 
     use super::*;
 
@@ -80,6 +83,10 @@ mod tests {
                 }
                 let env = option.get_env().and_then(|env| env.to_str()).unwrap_or_default();
                 assert!(env.starts_with("VRC_"), "{command} --{id}: {env:?}");
+                // An environment variable has to have a value, and people write more than `true`.
+                let takes_yes =
+                    format!("{:?}", option.get_value_parser()) == format!("{:?}", ValueParser::from(BoolishValueParser::new()));
+                assert!(takes_yes || !matches!(option.get_action(), ArgAction::SetTrue), "{command} --{id}");
                 assert!(!option.get_help().unwrap_or(&StyledStr::new()).to_string().is_empty(), "{command} --{id}");
             }
         }

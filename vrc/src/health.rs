@@ -52,12 +52,12 @@ pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
     let Target(target) = &args.admin;
     let answer = timeout(args.timeout, ask(target)).await;
     let answer = answer.map_err(anyhow::Error::from).and_then(|answer| answer);
-    let text = answer.with_context(|| format!("nobody says at {target} how it does, where --admin should be served"))?;
+    let text = answer.with_context(|| format!("no answer from {target}: does the part run with --admin?"))?;
     let (status, body) = read(&text).with_context(|| format!("what answers at {target} is no part of this system"))?;
     output::line(body.trim_end());
     match status {
         200 => Ok(()),
-        503 => bail!("not well"),
+        503 => bail!("unhealthy"),
         _ => bail!("{target} answers with HTTP status {status}: is it an --admin address?"),
     }
 }

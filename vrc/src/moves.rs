@@ -8,14 +8,14 @@ use clap::builder::BoolishValueParser;
 use futures_util::{Stream, StreamExt};
 use redis::{Msg, aio::MultiplexedConnection};
 use vrc_cluster::{
-    client::connect,
+    client::{connect, within},
     contract::{AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, Epoch, Wish, WishAnswer},
 };
 
 use crate::{
     args::{MasterArgs, parse_time, parse_weight},
     log::Log,
-    node_map::{Snapshot, within},
+    node_map::Snapshot,
     output,
 };
 

@@ -2,14 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use redis::RedisResult;
 use vrc_cluster::{
-    client::{MasterUrl, connect},
+    client::{MasterUrl, connect, within},
     contract::{
         EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PROXIES_KEY, PURGE_KEY, PURGED_KEY,
         PurgeProgress,
@@ -67,14 +65,6 @@ impl Snapshot {
         let notes = notes.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader, orders, purges, notes, proxies })
     }
-}
-
-/// `work`, or an error when it has taken too long.
-pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        let text = format!("no answer within {} ms", limit.as_millis());
-        Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
-    })
 }
 
 /// Milliseconds since the Unix epoch.

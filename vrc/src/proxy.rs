@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use clap::{ArgMatches, Error, FromArgMatches, error::ErrorKind};
+use clap::{ArgMatches, Error, FromArgMatches, builder::BoolishValueParser, error::ErrorKind};
 use vrc_cluster::client::MasterUrl;
 use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source};
 
@@ -40,7 +40,7 @@ struct Raw {
     #[arg(long, value_name = "ADDRESS", env = "VRC_ANNOUNCE")]
     announce: Option<ProxyAddress>,
 
-    /// Worker threads [default: one a core]
+    /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", env = "VRC_WORKERS")]
     workers: Option<NonZeroUsize>,
 
@@ -56,7 +56,7 @@ struct Raw {
     password: Option<String>,
 
     /// Let clients read and set the nodes' own settings by CONFIG GET, SET and RESETSTAT, on all nodes at once
-    #[arg(long, env = "VRC_ALLOW_NODE_CONFIG")]
+    #[arg(long, env = "VRC_ALLOW_NODE_CONFIG", value_parser = BoolishValueParser::new())]
     allow_node_config: bool,
 
     /// Commands that take at least so many microseconds get into the proxy's slow log (SLOWLOG); 0: all, -1: none
@@ -68,11 +68,11 @@ struct Raw {
     slowlog_max_len: u32,
 
     /// Count how long each command takes, for LATENCY HISTOGRAM and /metrics; costs a little CPU a command
-    #[arg(long, env = "VRC_LATENCY_TRACKING")]
+    #[arg(long, env = "VRC_LATENCY_TRACKING", value_parser = BoolishValueParser::new())]
     latency_tracking: bool,
 
     /// Move bytes through an io_uring rather than by epoll: less CPU a request. Needs Linux 6.1, and a kernel that allows it
-    #[arg(long, env = "VRC_IO_URING")]
+    #[arg(long, env = "VRC_IO_URING", value_parser = BoolishValueParser::new())]
     io_uring: bool,
 
     /// A worker with one client alone (no other has said anything for 100 ms) looks so many microseconds for the next reply or

@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 use vrc_cluster::{
-    client::{connect, node_client},
+    client::{connect, node_client, within},
     contract::{CLIENT_DATABASES, Endpoint, Epoch, Node, NodeNote, Notes, PurgeProgress, Trouble},
     topology::Topology,
 };
@@ -18,7 +18,7 @@ use vrc_cluster::{
 use crate::{
     args::{MasterArgs, PlacementArgs, parse_time},
     log::Log,
-    node_map::{self, Snapshot, now_ms},
+    node_map::{Snapshot, now_ms},
     output::{self, Align, Table, age, bytes, percent},
 };
 
@@ -271,7 +271,7 @@ async fn ask(endpoint: &Endpoint, limit: Duration) -> Result<Vitals, String> {
         let mut connection = connect(&node_client(endpoint, 0)?, limit).await?;
         redis::cmd("INFO").query_async::<String>(&mut connection).await
     };
-    node_map::within(limit, work).await.map(|info| vitals(&info)).map_err(|error| words(&error))
+    within(limit, work).await.map(|info| vitals(&info)).map_err(|error| words(&error))
 }
 
 /// An error without the number that the system has for it.

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Error, FromArgMatches};
 use serde::Serialize;
 use vrc_cluster::{
     client::MasterUrl,
-    contract::{CLIENT_DATABASES, Node},
+    contract::CLIENT_DATABASES,
     topology::{NodeIndex, PlacementOptions, Topology, Unowned},
 };
 use vrc_proxy::FixedNode;
@@ -122,7 +122,7 @@ struct Answer {
 pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
     log.begin("warn");
     let (map, epoch) = match &args.source {
-        Source::Nodes(nodes) => (nodes.iter().map(|node| (node.name.clone(), known(node))).collect(), 0),
+        Source::Nodes(nodes) => (nodes.iter().map(|node| (node.name.clone(), node.into())).collect(), 0),
         Source::Master(master) => {
             let snapshot = Snapshot::read(master, args.timeout).await?;
             ensure!(!snapshot.map.is_empty(), "the master {master} knows of no nodes: is a coordinator at work?");
@@ -137,21 +137,6 @@ pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
     }
     output::line(table(&answers));
     Ok(())
-}
-
-fn known(node: &FixedNode) -> Node {
-    Node {
-        config: node.endpoint.clone(),
-        weight: node.weight,
-        up: true,
-        state_change_time: 1,
-        name: node.name.clone(),
-        last_ping: None,
-        run_id: None,
-        version: None,
-        upkeep: Default::default(),
-        other: serde_json::Map::new(),
-    }
 }
 
 fn answer(topology: &Topology, key: &[u8], database: u8, now_ms: u64) -> Answer {
@@ -203,7 +188,7 @@ fn table(answers: &[Answer]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use vrc_cluster::contract::{Endpoint, NodeMap};
+    use vrc_cluster::contract::{Endpoint, Node, NodeMap};
 
     use super::*;
 
@@ -212,7 +197,7 @@ mod tests {
         let mut map = NodeMap::new();
         for name in ["a", "b"] {
             let fixed = FixedNode { name: name.into(), endpoint: Endpoint::new("10.0.0.1", 7401), weight: 1.0 };
-            map.insert(name.into(), known(&fixed));
+            map.insert(name.into(), Node::from(&fixed));
         }
         let options = PlacementOptions { guest_databases: true, ..PlacementOptions::default() };
         let before = answer(&Topology::build(&map, 1, &options, 0), b"123456789", 3, 0);

@@ -28,7 +28,7 @@ pub enum MasterUrlError {
     #[error("{0}")]
     One(#[from] RedisUrlError),
     /// Not a URL of sentinels. It is not repeated, since it may hold passwords.
-    #[error("this is not a master that sentinels look after (redis-sentinel://[user:pass@]host:port,host:port/name[?db=N]): {0}")]
+    #[error("not a master's URL by sentinels (redis-sentinel://[user:pass@]host:port,host:port/name[?db=N]): {0}")]
     NotSentinels(String),
 }
 

@@ -9,6 +9,7 @@ mod node;
 mod sentinel;
 mod url;
 mod watch;
+mod within;
 
 pub use backoff::Backoff;
 pub use cluster_client::{ClientOptions, ClusterClient, NotReady, Shard, ShardError};
@@ -17,3 +18,4 @@ pub use master::{MasterUrl, MasterUrlError};
 pub use node::node_client;
 pub use url::{RedisUrl, RedisUrlError};
 pub use watch::{TopologyWatch, WatchOptions};
+pub use within::within;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, pending},
+    future::pending,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,11 +21,11 @@ use redis::{
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use url::Url;
 
-use super::MasterUrlError;
+use super::{MasterUrlError, within};
 use crate::contract::Endpoint;
 
 /// Scheme of such a master; with TLS for both, the sentinels and the master, [`SCHEME_TLS`].
@@ -257,7 +257,8 @@ impl Seat {
     /// The newest word of those who answer, or what each of them answered.
     async fn ask(&self) -> Result<Word, String> {
         let asked = Instant::now();
-        let asking = self.sentinels.iter().map(|sentinel| async move { (sentinel, within(sentinel.ask(&self.name)).await) });
+        let asking =
+            self.sentinels.iter().map(|sentinel| async move { (sentinel, within(ANSWER_LIMIT, sentinel.ask(&self.name)).await) });
         let mut answers: FuturesUnordered<_> = asking.collect();
         let (mut words, mut failures) = (Vec::new(), Vec::new());
         let mut deadline = asked + 2 * ANSWER_LIMIT;
@@ -291,7 +292,7 @@ impl Seat {
         };
         let shown = Endpoint::new(host.as_str(), *port).address();
         let named = |what: String| format!("the sentinels name {shown} as the master {:?}, and it {what}", self.name);
-        match within(seen).await {
+        match within(ANSWER_LIMIT, seen).await {
             Ok((client, Ok(role))) => match role_name(&role) {
                 Some("master") => Ok(client),
                 Some(role) => Err(named(format!("says that it is a {role}: a failover may be under way"))),
@@ -368,13 +369,6 @@ async fn open(client: &Client) -> RedisResult<MultiplexedConnection> {
     let limit = Some(ANSWER_LIMIT);
     let config = AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);
     client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-async fn within<T>(work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    timeout(ANSWER_LIMIT, work).await.unwrap_or_else(|_| {
-        let text = format!("no answer within {} ms", ANSWER_LIMIT.as_millis());
-        Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
-    })
 }
 
 fn address(client: &Client) -> Option<Holder> {

@@ -250,7 +250,7 @@ impl fmt::Display for Notice {
                 if changes.iter().any(|change| matches!(change.what, What::Down { .. })) {
                     match up {
                         0 => write!(f, "; no node is left")?,
-                        1 => write!(f, "; the keys move to the 1 that is left")?,
+                        1 => write!(f, "; the keys move to the one remaining node")?,
                         _ => write!(f, "; the keys move to {up} others")?,
                     }
                 }

@@ -134,8 +134,6 @@ pub(super) const CLEAR_PAUSE_MS: u64 = 1_000;
 pub const NODES_MAX: usize = 10_000;
 /// A node's name has at most so many bytes.
 pub const NAME_LEN_MAX: usize = 255;
-/// The weights a node may announce.
-pub const WEIGHTS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
 const _: () = assert!(2 * NOTES_AGAIN_MS < NOTES_KEPT_MS && NOTES_INTERVAL_MS < NOTES_AGAIN_MS);
 const _: () = assert!(STEP_WHEN_PRESSING_EVERY_MS < STEP_AT_LEAST_EVERY_MS && OWN_PAUSE_MS < OWN_PAUSE_TOLD_MS);

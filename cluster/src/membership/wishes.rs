@@ -7,9 +7,9 @@
 use super::{
     Action, Membership, Notice, Now, Role,
     member::{Member, Published},
-    options::{WEIGHTS, WISH_ID_LEN_MAX, WISH_SAID_AGAIN_MS, WISHES_MAX},
+    options::{WISH_ID_LEN_MAX, WISH_SAID_AGAIN_MS, WISHES_MAX},
 };
-use crate::contract::{Wish, WishAnswer};
+use crate::contract::{WEIGHTS, Wish, WishAnswer};
 
 /// Who waits.
 #[derive(Debug, Default)]

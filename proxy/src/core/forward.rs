@@ -458,7 +458,7 @@ impl Core {
         if unresolved == Unresolved::Command && is_http(args) {
             tracing::warn!(
                 client = self.sessions[index as usize].id,
-                "closed: it speaks HTTP, as a browser would that is made to by a web page"
+                "closed: HTTP on the redis port, perhaps a web page that makes a browser attack it"
             );
             return Flow::Close;
         }

@@ -14,10 +14,12 @@ pub(crate) use server::{ServerArgs, parse_memory};
 pub(crate) use sources::{Choice, choose};
 pub(crate) use time::parse_time;
 
+use vrc_cluster::contract::WEIGHTS;
+
 /// A node's weight.
 pub(crate) fn parse_weight(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(weight) if (0.01..=100.0).contains(&weight) => Ok(weight),
+        Ok(weight) if WEIGHTS.contains(&weight) => Ok(weight),
         _ => Err("not a weight from 0.01 to 100".to_owned()),
     }
 }

@@ -11,12 +11,12 @@ use super::parse_time;
 #[derive(Debug, Args)]
 pub(crate) struct PlacementArgs {
     /// How keys are given to nodes: `slots` (16,384 of them, as in Redis Cluster, with hash tags) or `legacy` (exactly the ring of
-    /// the Node.js clients, for a fleet that still has some). The same for all proxies, and for the coordinator
+    /// the Node.js clients, for a fleet that still has some). The same for all proxies, for coordinators, `vrc status` and `vrc where`
     #[arg(long, value_name = "KIND", env = "VRC_PLACEMENT", default_value_t = PlacementKind::Slots)]
     placement: PlacementKind,
 
-    /// For how long the keys of a node that went down are answered with an error rather than moved to the other nodes; and after as
-    /// long only from it again, once it is up. What was planned withholds nothing
+    /// For so long after a node went down its keys are answered with an error before other nodes hold them, and for so long after it
+    /// came up before it holds them again. Planned changes (drain, SIGTERM to its agent) are not delayed
     #[arg(long, value_name = "TIME", env = "VRC_DOWN_NODE_EXPIRY", value_parser = parse_time, default_value = "0")]
     down_node_expiry: Duration,
 

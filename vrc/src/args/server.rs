@@ -20,7 +20,7 @@ const POLICIES: [&str; 8] = [
 /// How redis servers of our own are started.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// What a full server evicts
+    /// What a server evicts when its memory is full
     #[arg(long, value_name = "POLICY", env = "VRC_MAXMEMORY_POLICY", default_value = POLICIES[0],
           value_parser = POLICIES, hide_possible_values = true)]
     maxmemory_policy: String,

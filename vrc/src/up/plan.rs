@@ -50,7 +50,7 @@ struct Raw {
     #[arg(long, value_name = "ADDRESS", env = "VRC_LISTEN", value_delimiter = ',', default_value = DEFAULT_LISTEN)]
     listen: Vec<ListenAddr>,
 
-    /// Worker threads of the proxy [default: one a core]
+    /// Worker threads of the proxy [default: one per core]
     #[arg(long, value_name = "N", env = "VRC_WORKERS")]
     workers: Option<NonZeroUsize>,
 

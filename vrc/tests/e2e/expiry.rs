@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::support::{Cluster, Fleet, LONG, connect, eventually, locate};
 
 const EXPIRY_MS: u64 = 5_000;
-const ERROR: &str = "changed its state of late";
+const ERROR: &str = "went down or came up recently";
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as u64

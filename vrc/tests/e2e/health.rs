@@ -40,7 +40,7 @@ fn each_part_tells_how_it_does() {
     let (master_port, redis_port) = (master.port().to_string(), redis.port().to_string());
     let (at_coordinator, at_agent, at_proxy) = (free_address(), free_address(), free_address());
     let (_, _, words) = health(&at_agent);
-    assert!(words.contains("nobody says at"), "{words}");
+    assert!(words.contains("no answer from"), "{words}");
     let mut coordinator = Process::vrc(&["coordinator", "-p", &master_port, "--admin", &at_coordinator]);
     let _agent = Process::vrc(&["agent", "-p", &redis_port, "-P", &master_port, "--admin", &at_agent]);
     let url = format!("redis://127.0.0.1:{master_port}");
@@ -95,7 +95,7 @@ fn what_is_no_part_is_told_apart() {
     let redis = RedisServer::start();
     let (code, body, words) = health(&format!("127.0.0.1:{}", redis.port()));
     assert_eq!((code, body), (Some(1), Value::Null), "{words}");
-    assert!(words.contains("what answers at") || words.contains("nobody says at"), "{words}");
+    assert!(words.contains("what answers at") || words.contains("no answer from"), "{words}");
 }
 
 #[test]
