@@ -224,6 +224,11 @@ impl Join {
         self.trim();
     }
 
+    /// Bytes of the replies that have come, as far as they have to be kept.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Gives back what is more than the next request is likely to need. To be called also on a join whose reply nobody wants.
     pub fn trim(&mut self) {
         self.combine = None;

@@ -12,7 +12,11 @@ use vrc_cluster::{
     resp::{Proto, ReplyFramer, encode, parse_integer},
 };
 
-use crate::core::{Lane, TrackingOptions};
+use crate::{
+    core::{Lane, TrackingOptions},
+    limits::NODE_KEEPALIVE,
+    socket::keep_alive,
+};
 
 const CLIENT_ID: &str = "CLIENT ID";
 
@@ -148,6 +152,7 @@ async fn open_one(
 ) -> Result<(TcpStream, Vec<Vec<u8>>), ConnectError> {
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.set_nodelay(true)?;
+    keep_alive(&stream, NODE_KEEPALIVE)?;
     let mut request = Vec::new();
     for (_, args) in &commands {
         encode::request(&mut request, args);

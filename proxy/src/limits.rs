@@ -10,6 +10,11 @@ pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// Longest that clients wait to be heard until a proxy that has just started knows the nodes and the other proxies, in ms.
 pub(crate) const FIRST_LOOK_MS: u64 = 2_000;
 
+/// How long nothing may come from a client until the kernel asks whether its machine is still there (redis's `tcp-keepalive`).
+pub(crate) const CLIENT_KEEPALIVE: Duration = Duration::from_secs(300);
+/// Likewise from a node: clients may wait there without a limit of time.
+pub(crate) const NODE_KEEPALIVE: Duration = Duration::from_secs(15);
+
 /// Commands of one client that may await their reply; past it, the client's further input waits.
 pub(crate) const CLIENT_PENDING_MAX: usize = 8 * 1024;
 /// Reply bytes that one client may leave unread before its further commands wait.

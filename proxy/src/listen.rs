@@ -18,7 +18,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::ListenAddr, core::Peer, live::LiveSettings, socket::Socket, worker::WorkerHandle};
+use crate::{
+    config::ListenAddr,
+    core::Peer,
+    limits::CLIENT_KEEPALIVE,
+    live::LiveSettings,
+    socket::{Socket, keep_alive},
+    worker::WorkerHandle,
+};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -71,6 +78,7 @@ impl Listener {
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                keep_alive(&stream, CLIENT_KEEPALIVE)?;
                 let local = stream.local_addr()?;
                 Ok((Socket::Tcp(stream.into_std()?), Peer::Tcp { peer, local }))
             }
@@ -141,4 +149,21 @@ fn turn_away(mut socket: Socket) {
         Socket::Tcp(stream) => stream.write_all(text),
         Socket::Unix(stream) => stream.write_all(text),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_whose_machine_is_gone_is_found_in_time() {
+        let listener = Listener::bind(&ListenAddr::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let ListenAddr::Tcp(address) = listener.address().unwrap() else { panic!("asked for TCP") };
+        let (client, accepted) = tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (Socket::Tcp(accepted), _) = accepted.unwrap() else { panic!("asked for TCP") };
+        assert_eq!(SockRef::from(&accepted).tcp_keepalive_time().unwrap(), CLIENT_KEEPALIVE);
+        drop(client);
+    }
 }

@@ -31,6 +31,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// written to sooner or later, and take memory from then on.
 const BUFFERS_STEP: u16 = 32;
 const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS.is_multiple_of(BUFFERS_STEP));
+/// Most bytes of one send.
+const SEND_BYTES_MAX: usize = 1024 * 1024;
 /// The only group of buffers.
 const GROUP: u16 = 0;
 /// The pool's ring of buffers has to stand at a page's start.
@@ -119,8 +121,8 @@ impl Ring {
     pub(crate) fn send(&mut self, socket: impl AsFd, bytes: Vec<u8>, at: usize, token: Token) {
         debug_assert_eq!(token & !TOKEN, 0);
         let part = &bytes[at..];
-        // In pieces that a length of 32 bits can say; a short send is told as such.
-        let (start, len) = (part.as_ptr(), u32::try_from(part.len()).unwrap_or(1 << 30));
+        // In pieces, so that it shows whether what is large goes on; a short send is told as such.
+        let (start, len) = (part.as_ptr(), part.len().min(SEND_BYTES_MAX) as u32);
         let sending = Sending { token, bytes, at };
         let slot = match self.free.pop() {
             Some(slot) => {

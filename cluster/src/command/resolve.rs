@@ -55,8 +55,9 @@ impl Resolver {
 
     fn look_up(&mut self, name: Name, args: Args<'_>) -> Result<&'static Command, Unresolved> {
         let command = in_table(args)?;
-        // A container's name alone does not tell the row.
-        if name.is_exact() && lookup(args.get(0).unwrap_or_default()).is_some_and(|found| std::ptr::eq(found, command)) {
+        // A container's name alone does not tell the row, not even where it may stand alone (COMMAND).
+        let is_told_by_name = lookup(args.get(0).unwrap_or_default()).is_some_and(|found| std::ptr::eq(found, command));
+        if name.is_exact() && is_told_by_name && command.subcommands.is_empty() {
             self.last = Some((name, command));
         }
         Ok(command)
@@ -125,4 +126,32 @@ fn push(text: &mut Vec<u8>, parts: &[&[u8]]) {
 fn quoted(bytes: &[u8], bytes_max: usize) -> &[u8] {
     let bytes = &bytes[..bytes.len().min(bytes_max)];
     &bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::{Frame, RequestFramer, encode};
+
+    fn check(resolver: &mut Resolver, words: &[&str], expect: &str) {
+        let (mut request, mut framer) = (Vec::new(), RequestFramer::default());
+        encode::request(&mut request, words);
+        assert!(matches!(framer.advance(&request), Ok(Some(Frame::Multibulk(_)))));
+        assert_eq!(resolver.resolve(Args::new(&request, framer.args())).map(|command| command.name), Ok(expect), "{words:?}");
+    }
+
+    #[test]
+    fn a_subcommand_is_found_behind_its_container_alone() {
+        let mut resolver = Resolver::default();
+        for (words, expect) in [
+            (&["COMMAND"][..], "command"),
+            (&["COMMAND", "DOCS"], "command|docs"),
+            (&["COMMAND"], "command"),
+            (&["COMMAND", "COUNT"], "command|count"),
+            (&["GET", "k"], "get"),
+            (&["GET", "k"], "get"),
+        ] {
+            check(&mut resolver, words, expect);
+        }
+    }
 }

@@ -72,9 +72,13 @@ impl Core {
     }
 
     pub(super) fn deliver_part(&mut self, waiter: Waiter, join: u32, reply: &[u8]) {
-        let gathered = &mut self.joins[join as usize];
-        if gathered.add(waiter.part, reply) {
-            self.sessions[waiter.session as usize].answer(waiter.sequence, |out| gathered.finish(out));
+        let (gathered, session) = (&mut self.joins[join as usize], &mut self.sessions[waiter.session as usize]);
+        let before = gathered.held_bytes();
+        let is_whole = gathered.add(waiter.part, reply);
+        session.gathers_parts(before, gathered.held_bytes());
+        if is_whole {
+            session.gathers_parts(gathered.held_bytes(), 0);
+            session.answer(waiter.sequence, |out| gathered.finish(out));
             self.free_joins.push(join);
         }
     }

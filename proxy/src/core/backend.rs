@@ -203,6 +203,9 @@ pub(crate) struct Backend {
     pub(crate) framer: ReplyFramer,
     /// So many bytes more belong to the reply for the first waiter, who gets it as it comes.
     pub(crate) passing: usize,
+    /// When more of a reply that is not whole yet came last, or a part of the output was taken that leaves a rest: the node is at
+    /// work, and what it is at takes long only because there is much of it.
+    pub(crate) flowed_us: u64,
     /// The scripts that the node was given.
     pub(crate) noted: Noted,
     waiters: VecDeque<Waiter>,
@@ -247,6 +250,7 @@ impl Backend {
             input: Vec::new(),
             framer: ReplyFramer::default(),
             passing: 0,
+            flowed_us: 0,
             noted: Noted::default(),
             waiters: VecDeque::new(),
             moved_since_us: u64::MAX,
@@ -325,6 +329,17 @@ impl Backend {
             self.moved_since_us = self.waiters.iter().map(|waiter| waiter.since_us).min().unwrap_or(u64::MAX);
         }
         self.front().map_or(u64::MAX, |first| first.since_us).min(self.moved_since_us) < deadline_us
+    }
+
+    /// Whether somebody waits who came before `deadline_ms`, and nothing large has been on its way since.
+    pub(crate) fn is_silent(&mut self, deadline_ms: u64) -> bool {
+        self.is_overdue(deadline_ms) && self.flowed_us < deadline_ms.saturating_mul(1000)
+    }
+
+    /// Whether a part of the output has been written, and the rest has not.
+    #[inline]
+    pub(crate) fn is_partly_written(&self) -> bool {
+        self.out_at > 0
     }
 
     /// Whether the next reply is one that does not count, without counting it off.

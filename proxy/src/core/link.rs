@@ -54,6 +54,7 @@ impl Core {
             return;
         }
         if backend.passing > 0 {
+            backend.flowed_us = self.now_us;
             let rest = self.pass_on(index, bytes);
             if self.backends[index as usize].passing == 0 {
                 self.backend_input(index, incarnation, rest);
@@ -69,6 +70,7 @@ impl Core {
             }
             return;
         }
+        backend.flowed_us = self.now_us;
         append(&mut backend.input, bytes, backend.framer.bytes_wanted());
         let mut input = std::mem::take(&mut backend.input);
         let framed = backend.framer.advance(&input);

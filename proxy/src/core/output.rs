@@ -76,7 +76,16 @@ impl Core {
 
     #[inline]
     pub(crate) fn backend_written(&mut self, index: u32, len: usize) {
-        self.backends[index as usize].written(len);
+        let backend = &mut self.backends[index as usize];
+        backend.written(len);
+        if len > 0 && backend.is_partly_written() {
+            backend.flowed_us = self.now_us;
+        }
+    }
+
+    /// A part of what was taken has been sent.
+    pub(crate) fn backend_sent_part(&mut self, index: u32) {
+        self.backends[index as usize].flowed_us = self.now_us;
     }
 
     pub(crate) fn backend_incarnation(&self, index: u32) -> u32 {

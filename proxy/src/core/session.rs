@@ -138,6 +138,8 @@ pub(crate) struct Session {
     slots: VecDeque<Slot>,
     stash: Vec<u8>,
     stash_live: usize,
+    /// Bytes of replies to parts of commands that are not whole yet.
+    parts_bytes: usize,
     out: Vec<u8>,
     out_at: usize,
     /// Of the first reply a part is in `out`; the rest goes there as it comes.
@@ -188,8 +190,7 @@ impl Session {
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             let wanted = self.partial.as_ref().map_or(0, |framer| self.input_at + framer.bytes_wanted());
-            // What a client says while it is not listened to comes in many pieces, and none of them is said to be the last.
-            append(&mut self.input, bytes, if self.paused.is_some() { usize::MAX } else { wanted });
+            append(&mut self.input, bytes, wanted);
         }
     }
 
@@ -584,13 +585,18 @@ impl Session {
 
     /// Whether there is output of which the client has taken nothing since the last look.
     pub(crate) fn is_stalled(&mut self) -> bool {
-        !std::mem::take(&mut self.took_output) && self.unread_bytes() > self.stash_live
+        !std::mem::take(&mut self.took_output) && self.unread_bytes() > self.stash_live + self.parts_bytes
+    }
+
+    /// Of the parts of some command so many bytes are kept now, rather than so many before.
+    pub(crate) fn gathers_parts(&mut self, before: usize, now: usize) {
+        self.parts_bytes = (self.parts_bytes + now).saturating_sub(before);
     }
 
     /// Bytes of replies that the client has not taken.
     #[inline]
     pub(crate) fn unread_bytes(&self) -> usize {
-        self.out.len() - self.out_at + self.stash_live + self.in_flight
+        self.out.len() - self.out_at + self.stash_live + self.parts_bytes + self.in_flight
     }
 
     /// Whether what is unanswered and unread leaves room for another command.

@@ -29,7 +29,7 @@ impl Core {
             let backend = &mut self.backends[index as usize];
             let overdue = match backend.hold {
                 Some(Hold::Waiting { until_ms, .. }) if backend.state == State::Up => until_ms < now_ms,
-                _ => backend.is_overdue(deadline_ms),
+                _ => backend.is_silent(deadline_ms),
             };
             let incarnation = backend.incarnation;
             match backend.state {

@@ -166,6 +166,9 @@ impl RingDriver {
             Err(error) => return gone.push(Gone { whose, reason: error.to_string() }),
         };
         if sent < bytes.len() {
+            if let Whose::Backend { index, .. } = whose {
+                core.backend_sent_part(index);
+            }
             return self.send(whose, bytes, sent);
         }
         match whose {

@@ -179,6 +179,38 @@ fn a_client_that_does_not_read_waits_alone() {
     assert_eq!(rig.ask(request("GET none")), "$-1\r\n");
 }
 
+#[test]
+fn parts_of_answers_count_for_unread_until_the_whole_is_there() {
+    const LEN: usize = 100_000;
+    let mut rig = Rig::new(&THREE);
+    let (on_a, on_b) = (rig.key_of("a", 0), rig.key_of("b", 0));
+    rig.ask(request(&format!("SET {on_a} {}", "x".repeat(LEN))));
+    let client = rig.client();
+    rig.say(client, request(&format!("MGET {on_a} {on_b}")).repeat(20));
+    rig.write_to_nodes(usize::MAX);
+    rig.answer_from("a");
+    let unread = |rig: &Rig| rig.core.sessions[client.index as usize].unread_bytes();
+    assert!(unread(&rig) > 20 * LEN);
+    // So it waits with more.
+    rig.say(client, request("PING"));
+    assert!(rig.core.is_paused(client));
+    rig.settle();
+    assert!(rig.got(client).ends_with("+PONG\r\n"));
+    assert_eq!(unread(&rig), 0);
+}
+
+#[test]
+fn what_a_waiting_client_says_takes_little_more_memory_than_that() {
+    let mut rig = Rig::new(&THREE);
+    let client = stalled(&mut rig);
+    let said = request("GET big").repeat(10_000);
+    for _ in 0..20 {
+        rig.say(client, &said);
+    }
+    let session = &rig.core.sessions[client.index as usize];
+    assert!(session.kept_bytes() > 19 * said.len() && session.kept_bytes_free() < 2 * session.kept_bytes());
+}
+
 /// A client with big answers of which it takes none, and that has one command more to say.
 fn stalled(rig: &mut Rig) -> SessionId {
     let client = rig.client();

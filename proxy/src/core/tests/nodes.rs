@@ -61,6 +61,42 @@ fn nothing_waits_longer_than_the_timeout() {
     assert!(rig.got(client).contains("nothing was sent"));
 }
 
+/// A large value is on its way for much longer than the timeout: towards the client, or towards the node.
+#[test]
+fn what_takes_long_because_there_is_much_of_it_is_not_overdue() {
+    const LEN: usize = 600_000;
+    const PIECE: usize = 50_000;
+    let mut rig = Rig::new(&THREE);
+    let (large, small) = (rig.key_of("a", 0), rig.key_of("a", 1));
+    let (client, other) = (rig.client(), rig.client());
+    rig.say(client, request(&format!("SET {large} {}", "x".repeat(LEN))));
+    rig.effects();
+    rig.connect();
+    for _ in 0..LEN / PIECE {
+        rig.write_to_nodes(PIECE);
+        rig.pass(TIMEOUT_MS / 2);
+    }
+    rig.say(other, request(&format!("GET {small}")));
+    rig.settle();
+    assert_eq!((rig.got(client).as_str(), rig.got(other).as_str()), ("+OK\r\n", "$-1\r\n"));
+
+    rig.say(client, request(&format!("GET {large}")).repeat(2));
+    rig.say(other, request(&format!("GET {small}")));
+    rig.write_to_nodes(usize::MAX);
+    let mut got = 0;
+    for _ in 0..LEN / PIECE {
+        rig.answer(PIECE);
+        rig.pass(TIMEOUT_MS / 2);
+        rig.write_to_clients(usize::MAX);
+        got += rig.got(client).len();
+    }
+    assert!(got > LEN / 2 && rig.got(other).is_empty());
+    // Once nothing comes any more, it is overdue as everything else.
+    rig.pass(TIMEOUT_MS + 1);
+    rig.write_to_clients(usize::MAX);
+    assert!(rig.got(other).starts_with("-NODEDOWN node a was lost before it answered (no answer within 1000 ms)"));
+}
+
 #[test]
 fn a_fixed_node_that_is_gone_is_an_error_at_once_and_found_again() {
     let mut rig = Rig::with(&THREE, |settings| settings.fixed_nodes = true);
