@@ -46,7 +46,7 @@ lint: cargo ## Check formatting, and what clippy has to say
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-bench: cargo ## Load on this proxy and on others, side by side (BENCH="--suite all --budget 1800"; see benches/README.md)
+bench: cargo redis ## Load on this proxy and on others, side by side (BENCH="--suite all --budget 1800"; see benches/README.md)
 	$(CARGO) build --release -p vrc
 	$(CARGO) build --release -p vrc-floor
 	python3 benches/side-by-side $(BENCH)

@@ -1,7 +1,7 @@
 //! The proxy: what applications connect to as if it were one redis.
 //!
 //! [`Proxy::start`] binds the listeners, follows the node map, and starts the workers. A worker owns its clients and its own node
-//! connections; nothing is shared between workers but the topology and counters.
+//! connections; no command that is only forwarded takes a lock. ARCHITECTURE.md says what workers share.
 
 mod acl_log;
 mod admin;

@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn operators_can_read_of_each() {
+        let document = include_str!("../../docs/operations.md");
+        for line in text(&["a"]).lines().filter(|line| !line.starts_with('#')) {
+            let sample = line.split(['{', ' ']).next().unwrap();
+            let name = ["_sum", "_count", "_bucket"].into_iter().find_map(|suffix| sample.strip_suffix(suffix)).unwrap_or(sample);
+            let is_there = [format!("`{name}`"), format!("`{name}{{")].iter().any(|shown| document.contains(shown));
+            assert!(is_there || name.starts_with("vrc_worker_"), "{name} is not in docs/operations.md");
+        }
+    }
+
+    #[test]
     fn a_node_may_be_called_anything() {
         let text = text(&["a\"} 1\nvrc_fake 1 # \\"]);
         assert!(text.contains(r#"vrc_node_up{node="a\"} 1\nvrc_fake 1 # \\"} 1"#), "{text}");
