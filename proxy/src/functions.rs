@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tokio::spawn;
+use tokio::{spawn, time::timeout};
 use vrc_cluster::contract::Endpoint;
 
 use crate::{connect::ask, limits::ASKED_BYTES_MAX};
@@ -10,9 +10,15 @@ use crate::{connect::ask, limits::ASKED_BYTES_MAX};
 /// A dump of no library holds a version and a checksum only.
 const EMPTY_DUMP_BYTES: usize = 10;
 
-/// Gives `to` the libraries that most of the others have, unless it has some itself. What cannot be had is done without: the function's
-/// call then says so.
+/// Gives `to` the libraries that most of the others have, unless it has some itself, within `limit`: a client waits for that. What cannot
+/// be had is done without: the function's call then says so.
 pub(crate) async fn copy(to: &Endpoint, from: &[Endpoint], limit: Duration) {
+    if timeout(limit, give(to, from, limit)).await.is_err() {
+        tracing::warn!(node = %to.address(), "could not be given the others' functions within {} ms", limit.as_millis());
+    }
+}
+
+async fn give(to: &Endpoint, from: &[Endpoint], limit: Duration) {
     if !matches!(dump(to.clone(), limit).await, Some(dump) if dump.is_empty()) {
         return;
     }
