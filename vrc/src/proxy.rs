@@ -47,7 +47,8 @@ struct Raw {
     #[command(flatten)]
     placement: PlacementArgs,
 
-    /// How long a command may wait for its node's answer, connecting included
+    /// How long a node may leave a command without an answer, connecting included. A large value may take longer, for as long as more
+    /// of it comes
     #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "5s")]
     timeout: Duration,
 

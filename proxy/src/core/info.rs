@@ -119,83 +119,104 @@ impl Core {
 
     /// A section that is the proxy's own.
     fn section(&self, section: &str) -> String {
-        let mut text = String::new();
-        let mut field = |name: &str, value: &dyn Display| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{name}:{value}\r\n");
-        };
-        let identity = &self.settings.identity;
-        let sum = self.all_stats.sum();
         match section {
-            "server" => {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                let uptime = identity.started_at.elapsed().unwrap_or_default().as_secs();
-                field("# Server\r\nredis_version", &self.redis_version());
-                field("redis_git_sha1", &"00000000");
-                field("redis_git_dirty", &0);
-                field("redis_mode", &"standalone");
-                field("os", &std::env::consts::OS);
-                field("arch_bits", &usize::BITS);
-                field("process_id", &std::process::id());
-                field("run_id", &identity.run_id);
-                field("tcp_port", &identity.port);
-                field("server_time_usec", &now.as_micros());
-                field("uptime_in_seconds", &uptime);
-                field("uptime_in_days", &(uptime / 86_400));
-                field("config_file", &"");
-                field("vrc_version", &env!("CARGO_PKG_VERSION"));
-            }
-            "clients" => {
-                field("# Clients\r\nconnected_clients", &sum.clients);
-                field("cluster_connections", &0);
-                field("maxclients", &self.live.clients_max);
-                field("tracking_clients", &sum.tracking_clients);
-                field("blocked_clients", &sum.blocked);
-                field("paused_clients", &sum.paused);
-            }
-            "replication" => {
-                field("# Replication\r\nrole", &"master");
-                field("connected_slaves", &0);
-                field("master_failover_state", &"no-failover");
-                field("master_replid", &identity.run_id);
-                field("master_replid2", &"0".repeat(40));
-                field("master_repl_offset", &0);
-                field("second_repl_offset", &-1);
-                field("repl_backlog_active", &0);
-                field("repl_backlog_size", &0);
-                field("repl_backlog_first_byte_offset", &0);
-                field("repl_backlog_histlen", &0);
-            }
-            "cluster" => field("# Cluster\r\ncluster_enabled", &0),
-            _ => {
-                field("# Vrc\r\nvrc_placement", &identity.placement);
-                field("vrc_epoch", &self.topology.epoch());
-                field("vrc_nodes_known", &self.topology.nodes().len());
-                field("vrc_nodes_up", &self.up.len());
-                field("vrc_proxies", &self.settings.peers.load().len().max(1));
-                field("vrc_workers", &identity.workers);
-                field("vrc_node_connections", &sum.backends_up);
-                field("vrc_requests_forwarded", &sum.forwarded_total);
-                field("vrc_commands_split", &sum.split_total);
-                field("vrc_requests_rerouted", &sum.rerouted_total);
-                field("vrc_client_pauses", &sum.pauses_total);
-                field("vrc_client_protocol_errors", &sum.protocol_errors);
-                field("vrc_slow_commands", &sum.slow_total);
-                for (number, (node, share)) in self.topology.nodes().iter().zip(self.topology.shares()).enumerate() {
-                    let state = if node.up { "up" } else { "down" };
-                    field(
-                        &format!("vrc_node{number}"),
-                        &format!(
-                            "name={},address={},state={state},weight={},share={share:.4}",
-                            node.name,
-                            node.endpoint.address(),
-                            node.weight
-                        ),
-                    );
-                }
-            }
+            "server" => self.server_section(),
+            "clients" => self.clients_section(),
+            "replication" => self.replication_section(),
+            "cluster" => Section::new("Cluster").with("cluster_enabled", 0).text,
+            _ => self.vrc_section(),
         }
-        text
+    }
+
+    fn server_section(&self) -> String {
+        let identity = &self.settings.identity;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let uptime_s = identity.started_at.elapsed().unwrap_or_default().as_secs();
+        Section::new("Server")
+            .with("redis_version", self.redis_version())
+            .with("redis_git_sha1", "00000000")
+            .with("redis_git_dirty", 0)
+            .with("redis_mode", "standalone")
+            .with("os", std::env::consts::OS)
+            .with("arch_bits", usize::BITS)
+            .with("process_id", std::process::id())
+            .with("run_id", &identity.run_id)
+            .with("tcp_port", identity.port)
+            .with("server_time_usec", now.as_micros())
+            .with("uptime_in_seconds", uptime_s)
+            .with("uptime_in_days", uptime_s / 86_400)
+            .with("config_file", "")
+            .with("vrc_version", env!("CARGO_PKG_VERSION"))
+            .text
+    }
+
+    fn clients_section(&self) -> String {
+        let sum = self.all_stats.sum();
+        Section::new("Clients")
+            .with("connected_clients", sum.clients)
+            .with("cluster_connections", 0)
+            .with("maxclients", self.live.clients_max)
+            .with("tracking_clients", sum.tracking_clients)
+            .with("blocked_clients", sum.blocked)
+            .with("paused_clients", sum.paused)
+            .text
+    }
+
+    fn replication_section(&self) -> String {
+        Section::new("Replication")
+            .with("role", "master")
+            .with("connected_slaves", 0)
+            .with("master_failover_state", "no-failover")
+            .with("master_replid", &self.settings.identity.run_id)
+            .with("master_replid2", "0".repeat(40))
+            .with("master_repl_offset", 0)
+            .with("second_repl_offset", -1)
+            .with("repl_backlog_active", 0)
+            .with("repl_backlog_size", 0)
+            .with("repl_backlog_first_byte_offset", 0)
+            .with("repl_backlog_histlen", 0)
+            .text
+    }
+
+    fn vrc_section(&self) -> String {
+        let (identity, sum) = (&self.settings.identity, self.all_stats.sum());
+        let mut section = Section::new("Vrc")
+            .with("vrc_placement", identity.placement)
+            .with("vrc_epoch", self.topology.epoch())
+            .with("vrc_nodes_known", self.topology.nodes().len())
+            .with("vrc_nodes_up", self.up.len())
+            .with("vrc_proxies", self.settings.peers.load().len().max(1))
+            .with("vrc_workers", identity.workers)
+            .with("vrc_node_connections", sum.backends_up)
+            .with("vrc_requests_forwarded", sum.forwarded_total)
+            .with("vrc_commands_split", sum.split_total)
+            .with("vrc_requests_rerouted", sum.rerouted_total)
+            .with("vrc_client_pauses", sum.pauses_total)
+            .with("vrc_client_protocol_errors", sum.protocol_errors)
+            .with("vrc_slow_commands", sum.slow_total);
+        for (number, (node, share)) in self.topology.nodes().iter().zip(self.topology.shares()).enumerate() {
+            let (address, state) = (node.endpoint.address(), if node.up { "up" } else { "down" });
+            let node = format!("name={},address={address},state={state},weight={},share={share:.4}", node.name, node.weight);
+            section = section.with(&format!("vrc_node{number}"), node);
+        }
+        section.text
+    }
+}
+
+/// A section of INFO as it is written.
+struct Section {
+    text: String,
+}
+
+impl Section {
+    fn new(title: &str) -> Self {
+        Section { text: format!("# {title}\r\n") }
+    }
+
+    fn with(mut self, name: &str, value: impl Display) -> Self {
+        // Writing to a String cannot fail.
+        let _ = write!(self.text, "{name}:{value}\r\n");
+        self
     }
 }
 
