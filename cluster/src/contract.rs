@@ -30,6 +30,10 @@ pub const DELTA_KEY: &str = "rvolcluster:delta";
 /// STRING in the master, with an expiry: the token of the coordinator that leads.
 pub const LEASE_KEY: &str = "rvolcluster:leader";
 
+/// STRING in the master, with an expiry: how keys are given to nodes as the coordinator that leads has been told, `slots` or `legacy`.
+/// Whoever goes by another placement looks for keys where nobody has put them. Ours.
+pub const PLACEMENT_KEY: &str = "rvolcluster:placement";
+
 /// HASH in the master: field = a proxy's id, value = its [`Confirmation`]. Ours.
 pub const PROXIES_KEY: &str = "rvolcluster:proxies";
 /// How often a proxy confirms anew although nothing changed, in ms: so it is known to live.
@@ -55,11 +59,12 @@ pub const ANNOUNCED_KEY: &str = "rvolcluster:announced";
 pub const ANNOUNCED_VERSION_KEY: &str = "rvolcluster:announced:version";
 
 /// All keys in the master that hold the cluster together, as opposed to data.
-pub const COORDINATION_KEYS: [&str; 11] = [
+pub const COORDINATION_KEYS: [&str; 12] = [
     NODE_SET_KEY,
     EPOCH_KEY,
     DELTA_KEY,
     LEASE_KEY,
+    PLACEMENT_KEY,
     PROXIES_KEY,
     ANNOUNCED_KEY,
     ANNOUNCED_VERSION_KEY,

@@ -12,7 +12,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
-use vrc_cluster::membership::{Action, Event, Level, LinkId, Membership, Notice, Now, Status};
+use vrc_cluster::{
+    membership::{Action, Event, Level, LinkId, Membership, Notice, Now, Status},
+    topology::PlacementKind,
+};
 
 use crate::{
     Config,
@@ -72,6 +75,7 @@ impl Driver {
             url: config.master.clone(),
             timeout: config.master_timeout,
             legacy_bus: config.legacy_bus,
+            placement: if config.guest_databases { PlacementKind::Slots } else { PlacementKind::Legacy },
             requests: request_receiver,
             events: event_sender.clone(),
         };

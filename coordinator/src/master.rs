@@ -12,10 +12,11 @@ use vrc_cluster::{
     client::{MasterUrl, within},
     contract::{
         AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, Confirmation, DELTA_BUS, DELTA_KEY, EPOCH_KEY, EPOCH_MAX,
-        Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PROXIES_KEY, PURGE_KEY, PURGED_KEY, REHOMED_KEY,
-        STRANGERS_BUS, WishAnswer,
+        Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PLACEMENT_KEY, PROXIES_KEY, PURGE_KEY, PURGED_KEY,
+        REHOMED_KEY, STRANGERS_BUS, WishAnswer,
     },
     membership::{Event, LeaseAnswer, MapWrite, RequestId, WriteAnswer, lease_token},
+    topology::PlacementKind,
 };
 
 use crate::redis_link::{RedisLink, describe, master_backoff, who_is};
@@ -63,6 +64,8 @@ pub(crate) struct Master {
     pub(crate) timeout: Duration,
     /// Send maps whole, too, if somebody listens for them.
     pub(crate) legacy_bus: bool,
+    /// How proxies are to give keys to nodes.
+    pub(crate) placement: PlacementKind,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) events: mpsc::Sender<Event>,
 }
@@ -125,7 +128,7 @@ impl Master {
                 request = self.requests.recv() => request?,
             };
             let id = request.id();
-            let event = match within(self.timeout, perform(&mut redis.commands, request, self.legacy_bus)).await {
+            let event = match within(self.timeout, self.perform(&mut redis.commands, request)).await {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(error)
@@ -141,70 +144,70 @@ impl Master {
             self.events.send(event).await.ok()?;
         }
     }
-}
 
-async fn perform(commands: &mut MultiplexedConnection, request: Request, legacy_bus: bool) -> RedisResult<Option<Event>> {
-    match request {
-        Request::Lease { request, instance, term, ttl_ms } => {
-            let mut eval = redis::cmd("EVAL");
-            eval.arg(LEASE).arg(3).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY);
-            eval.arg(lease_token(&instance, term)).arg(ttl_ms);
-            let answer: Vec<String> = eval.query_async(commands).await?;
-            let answer = lease_answer(&answer).ok_or_else(|| nonsense("lease", &answer))?;
-            Ok(Some(Event::Leased { request, answer }))
-        }
-        Request::Read { request } => {
-            let mut eval = redis::cmd("EVAL");
-            eval.arg(READ).arg(3).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(REHOMED_KEY);
-            let answer: Vec<Vec<u8>> = eval.query_async(commands).await?;
-            let (map, epoch, rehomed) = read_answer(&answer);
-            Ok(Some(Event::MapRead { request, map, epoch, rehomed }))
-        }
-        Request::Write(write) => {
-            let answer: Vec<String> = write_command(&write, legacy_bus)?.query_async(commands).await?;
-            let answer = write_answer(&answer).ok_or_else(|| nonsense("write", &answer))?;
-            Ok(Some(Event::Wrote { request: write.request, answer }))
-        }
-        Request::ReadProxies { request } => {
-            let list: BTreeMap<String, String> = redis::cmd("HGETALL").arg(PROXIES_KEY).query_async(commands).await?;
-            // What cannot be read confirms nothing.
-            let none = Confirmation { epoch: 0, beat: 0, least: 0 };
-            let proxies = list.into_iter().map(|(id, text)| (id, text.parse().unwrap_or(none))).collect();
-            Ok(Some(Event::ProxiesRead { request, proxies }))
-        }
-        Request::DropProxies { ids } => {
-            redis::cmd("HDEL").arg(PROXIES_KEY).arg(&ids).exec_async(commands).await?;
-            Ok(None)
-        }
-        Request::OrderPurge { token, orders, forgotten } => {
-            let mut eval = redis::cmd("EVAL");
-            eval.arg(ORDER).arg(3).arg(LEASE_KEY).arg(PURGE_KEY).arg(PURGED_KEY).arg(token).arg(orders.len());
-            for (name, order) in &orders {
-                eval.arg(name).arg(order);
+    async fn perform(&self, commands: &mut MultiplexedConnection, request: Request) -> RedisResult<Option<Event>> {
+        match request {
+            Request::Lease { request, instance, term, ttl_ms } => {
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(LEASE).arg(4).arg(LEASE_KEY).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(PLACEMENT_KEY);
+                eval.arg(lease_token(&instance, term)).arg(ttl_ms).arg(self.placement.to_string());
+                let answer: Vec<String> = eval.query_async(commands).await?;
+                let answer = lease_answer(&answer).ok_or_else(|| nonsense("lease", &answer))?;
+                Ok(Some(Event::Leased { request, answer }))
             }
-            eval.arg(&forgotten).exec_async(commands).await?;
-            Ok(None)
-        }
-        Request::Answer { id, answer } => {
-            let channel = format!("{ANSWER_BUS_PREFIX}{id}");
-            redis::cmd("PUBLISH").arg(channel).arg(json(&answer)?).exec_async(commands).await?;
-            Ok(None)
-        }
-        Request::TellNotes { token, notes, kept_ms } => {
-            let text = if notes.is_empty() { String::new() } else { json(&notes)? };
-            let mut eval = redis::cmd("EVAL");
-            eval.arg(NOTES).arg(2).arg(LEASE_KEY).arg(NOTES_KEY).arg(token).arg(text).arg(kept_ms);
-            eval.exec_async(commands).await?;
-            Ok(None)
-        }
-        Request::Release { token, done } => {
-            let message = json(&AgentBusMessage::LeaderLeft {})?;
-            let mut eval = redis::cmd("EVAL");
-            eval.arg(RELEASE).arg(1).arg(LEASE_KEY).arg(token).arg(AGENT_BUS).arg(message);
-            eval.exec_async(commands).await?;
-            // Nobody waits any more if this took too long.
-            let _ = done.send(());
-            Ok(None)
+            Request::Read { request } => {
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(READ).arg(3).arg(NODE_SET_KEY).arg(EPOCH_KEY).arg(REHOMED_KEY);
+                let answer: Vec<Vec<u8>> = eval.query_async(commands).await?;
+                let (map, epoch, rehomed) = read_answer(&answer);
+                Ok(Some(Event::MapRead { request, map, epoch, rehomed }))
+            }
+            Request::Write(write) => {
+                let answer: Vec<String> = write_command(&write, self.legacy_bus)?.query_async(commands).await?;
+                let answer = write_answer(&answer).ok_or_else(|| nonsense("write", &answer))?;
+                Ok(Some(Event::Wrote { request: write.request, answer }))
+            }
+            Request::ReadProxies { request } => {
+                let list: BTreeMap<String, String> = redis::cmd("HGETALL").arg(PROXIES_KEY).query_async(commands).await?;
+                // What cannot be read confirms nothing.
+                let none = Confirmation { epoch: 0, beat: 0, least: 0 };
+                let proxies = list.into_iter().map(|(id, text)| (id, text.parse().unwrap_or(none))).collect();
+                Ok(Some(Event::ProxiesRead { request, proxies }))
+            }
+            Request::DropProxies { ids } => {
+                redis::cmd("HDEL").arg(PROXIES_KEY).arg(&ids).exec_async(commands).await?;
+                Ok(None)
+            }
+            Request::OrderPurge { token, orders, forgotten } => {
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(ORDER).arg(3).arg(LEASE_KEY).arg(PURGE_KEY).arg(PURGED_KEY).arg(token).arg(orders.len());
+                for (name, order) in &orders {
+                    eval.arg(name).arg(order);
+                }
+                eval.arg(&forgotten).exec_async(commands).await?;
+                Ok(None)
+            }
+            Request::Answer { id, answer } => {
+                let channel = format!("{ANSWER_BUS_PREFIX}{id}");
+                redis::cmd("PUBLISH").arg(channel).arg(json(&answer)?).exec_async(commands).await?;
+                Ok(None)
+            }
+            Request::TellNotes { token, notes, kept_ms } => {
+                let text = if notes.is_empty() { String::new() } else { json(&notes)? };
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(NOTES).arg(2).arg(LEASE_KEY).arg(NOTES_KEY).arg(token).arg(text).arg(kept_ms);
+                eval.exec_async(commands).await?;
+                Ok(None)
+            }
+            Request::Release { token, done } => {
+                let message = json(&AgentBusMessage::LeaderLeft {})?;
+                let mut eval = redis::cmd("EVAL");
+                eval.arg(RELEASE).arg(1).arg(LEASE_KEY).arg(token).arg(AGENT_BUS).arg(message);
+                eval.exec_async(commands).await?;
+                // Nobody waits any more if this took too long.
+                let _ = done.send(());
+                Ok(None)
+            }
         }
     }
 }

@@ -62,16 +62,18 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Healthy is a proxy that can serve some key: whether it is all of them is for alerts on metrics, not for a restart.
+/// Healthy is a proxy that can serve some key, and looks for it where others do: whether it is all of them is for alerts on metrics, not
+/// for a restart.
 async fn health(State(admin): State<Admin>) -> Response {
     let topology = admin.topology.load();
     let (known, up) = (topology.nodes().len(), topology.nodes().iter().filter(|node| node.up).count());
     let trouble = admin.follower.as_ref().and_then(|follower| follower.trouble());
-    let reason = match (known, up) {
+    let disagreement = admin.follower.as_ref().and_then(|follower| follower.disagreement());
+    let reason = disagreement.or_else(|| match (known, up) {
         (0, _) => Some("no node map has been read yet".to_owned()),
         (_, 0) => Some(format!("none of the {known} known nodes is up")),
         _ => None,
-    };
+    });
     let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut body = json!({
         "healthy": reason.is_none(),

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use vrc_cluster::{
     client::{MasterUrl, connect, within},
     contract::{
-        EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PROXIES_KEY, PURGE_KEY, PURGED_KEY,
-        PurgeProgress,
+        EPOCH_KEY, Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PLACEMENT_KEY, PROXIES_KEY, PURGE_KEY,
+        PURGED_KEY, PurgeProgress,
     },
+    topology::PlacementKind,
 };
 
 /// What stands in the master.
@@ -30,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) notes: Notes,
     /// How many proxies confirm maps.
     pub(crate) proxies: usize,
+    /// How the coordinator that leads takes keys to be given to nodes, if it says so.
+    placement: Option<String>,
 }
 
 /// The keys that a snapshot is made of, as they are read.
@@ -40,6 +43,7 @@ type Read = (
     BTreeMap<String, Epoch>,
     BTreeMap<String, String>,
     usize,
+    Option<String>,
     Option<String>,
 );
 
@@ -52,10 +56,11 @@ impl Snapshot {
             let mut connection = connect(&client, limit).await?;
             let mut pipe = redis::pipe();
             pipe.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(LEASE_KEY);
-            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY).get(NOTES_KEY);
+            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY).get(NOTES_KEY).get(PLACEMENT_KEY);
             pipe.query_async::<Read>(&mut connection).await
         };
-        let (fields, epoch, leader, orders, purges, proxies, notes) = within(limit, work).await.with_context(cannot)?;
+        let (fields, epoch, leader, orders, purges, proxies, notes, placement) =
+            within(limit, work).await.with_context(cannot)?;
         let nodes = fields.into_iter().map(|(name, text)| match serde_json::from_str::<Node>(&text) {
             Ok(node) => Ok((name, node)),
             Err(error) => Err(error).with_context(|| format!("the node map in {master} is damaged at node {name:?}")),
@@ -63,7 +68,18 @@ impl Snapshot {
         // What cannot be read is of no use, and of no harm.
         let purges = purges.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str(&text).ok()?))).collect();
         let notes = notes.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader, orders, purges, notes, proxies })
+        Ok(Snapshot { map: nodes.collect::<anyhow::Result<_>>()?, epoch, leader, orders, purges, notes, proxies, placement })
+    }
+
+    /// # Errors
+    /// If the cluster's placement is known to be another: what is worked out by this one would be wrong.
+    pub(crate) fn check_placement(&self, ours: PlacementKind) -> anyhow::Result<()> {
+        match &self.placement {
+            Some(theirs) if *theirs != ours.to_string() => {
+                bail!("this cluster's placement is {theirs:?}: say --placement {theirs}, or VRC_PLACEMENT={theirs}")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

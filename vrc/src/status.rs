@@ -194,6 +194,7 @@ struct Vitals {
 pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
     log.begin("warn");
     let mut snapshot = Snapshot::read(&args.master.url, args.timeout).await?;
+    snapshot.check_placement(args.placement.kind())?;
     let mut notes = std::mem::take(&mut snapshot.notes);
     let topology = Topology::build(&snapshot.map, snapshot.epoch.unwrap_or(0), &args.placement.options(true), now_ms());
     let shares: HashMap<&str, f64> =

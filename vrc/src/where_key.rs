@@ -125,6 +125,7 @@ pub(crate) async fn run(args: Args, log: &Log) -> anyhow::Result<()> {
         Source::Nodes(nodes) => (nodes.iter().map(|node| (node.name.clone(), node.into())).collect(), 0),
         Source::Master(master) => {
             let snapshot = Snapshot::read(master, args.timeout).await?;
+            snapshot.check_placement(args.placement.kind)?;
             ensure!(!snapshot.map.is_empty(), "the master {master} knows of no nodes: is a coordinator at work?");
             (snapshot.map, snapshot.epoch.unwrap_or(0))
         }

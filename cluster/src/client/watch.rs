@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use crate::{
-    contract::{CLIENT_BUS, ClientBusMessage, DELTA_BUS, DELTA_KEY, EPOCH_KEY, Epoch, MapDelta, NODE_SET_KEY, Node, NodeMap},
+    contract::{
+        CLIENT_BUS, ClientBusMessage, DELTA_BUS, DELTA_KEY, EPOCH_KEY, Epoch, MapDelta, NODE_SET_KEY, Node, NodeMap,
+        PLACEMENT_KEY,
+    },
     topology::{PlacementOptions, Topology},
 };
 
@@ -70,6 +73,7 @@ pub struct TopologyWatch {
     current: Arc<ArcSwap<Topology>>,
     changes: watch::Receiver<Epoch>,
     trouble: Trouble,
+    disagreement: Trouble,
     task: JoinHandle<()>,
 }
 
@@ -88,7 +92,7 @@ impl TopologyWatch {
         let empty = Topology::build(&NodeMap::new(), 0, &options.placement, now_ms());
         let current = Arc::new(ArcSwap::from_pointee(empty));
         let (changed, changes) = watch::channel(0);
-        let trouble = Trouble::default();
+        let (trouble, disagreement) = (Trouble::default(), Trouble::default());
         let believer = Arc::new(Mutex::new(Believer {
             held: Held::default(),
             current: current.clone(),
@@ -102,13 +106,14 @@ impl TopologyWatch {
             lost: Complaint::default(),
             said: Complaint::default(),
             trouble: trouble.clone(),
+            disagreement: disagreement.clone(),
         };
         // Side by side, so that time goes on for the topology while the master is waited for.
         let time = keep_time(believer, current.clone(), changes.clone());
         let task = tokio::spawn(async move {
             tokio::join!(follower.run(), time);
         });
-        TopologyWatch { current, changes, trouble, task }
+        TopologyWatch { current, changes, trouble, disagreement, task }
     }
 
     /// The topology as it is now.
@@ -135,6 +140,12 @@ impl TopologyWatch {
     /// What keeps it from following the master now, in an operator's words; the last map stands meanwhile.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.load().as_deref().cloned()
+    }
+
+    /// That the coordinator which leads has been told of another placement, in an operator's words: then keys are looked for where nobody
+    /// else puts them, and what is found may be long out of date.
+    pub fn disagreement(&self) -> Option<String> {
+        self.disagreement.load().as_deref().cloned()
     }
 }
 
@@ -166,6 +177,7 @@ struct Follower {
     /// That something it holds or says is not taken.
     said: Complaint,
     trouble: Trouble,
+    disagreement: Trouble,
 }
 
 /// The connections to the master.
@@ -268,9 +280,11 @@ impl Follower {
     /// it the map.
     async fn read(&mut self, link: &mut Link) -> Result<(), Lost> {
         let limit = self.options.answer_timeout;
+        let ask = redis::cmd("MGET").arg(EPOCH_KEY).arg(PLACEMENT_KEY).to_owned();
+        let (epoch, placement): (Option<String>, Option<String>) = within(limit, ask.query_async(&mut link.commands)).await?;
+        self.compare_placement(placement.as_deref());
         let held = self.believer().held.known_epoch();
         if let Some(held) = held {
-            let epoch: Option<String> = within(limit, redis::cmd("GET").arg(EPOCH_KEY).query_async(&mut link.commands)).await?;
             if epoch == Some(held.to_string()) {
                 self.believer().holds_last();
                 self.trouble.store(None);
@@ -301,6 +315,24 @@ impl Follower {
         self.trouble.store(read.map.is_empty().then(|| Arc::new("it has no node map".to_owned())));
         self.believer().weigh(read.map, read.epoch);
         Ok(())
+    }
+
+    /// What a coordinator says that leads just now; others do not say.
+    fn compare_placement(&self, theirs: Option<&str>) {
+        let ours = self.options.placement.kind.to_string();
+        let differs = theirs.is_some_and(|theirs| theirs != ours);
+        if differs == self.disagreement.load().is_some() {
+            return;
+        }
+        let text = differs.then(|| {
+            let theirs = theirs.unwrap_or_default();
+            format!("keys are given to nodes by --placement {ours} here, and by --placement {theirs} as the coordinator has it")
+        });
+        match &text {
+            Some(text) => tracing::error!("{text}: give all proxies and coordinators of a cluster the same"),
+            None => tracing::info!("the coordinator goes by the same placement now"),
+        }
+        self.disagreement.store(text.map(Arc::new));
     }
 
     /// `None` if the map is torn.

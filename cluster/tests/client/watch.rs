@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rustix::process::Signal;
 use vrc_cluster::{
     client::{TopologyWatch, WatchOptions},
+    contract::PLACEMENT_KEY,
     topology::{PlacementOptions, Topology, Unowned},
 };
 
@@ -63,6 +64,23 @@ async fn a_map_that_is_not_there_yet_is_waited_for() {
     master.write(&up(&["a"]), Some(1)).await;
     assert_eq!(names(&*until_epoch(&watch, 1).await), ["a"]);
     eventually("the trouble is over", async || watch.trouble().is_none().then_some(())).await;
+}
+
+/// What the leading coordinator has been told is compared at each look, and an old one says nothing.
+#[tokio::test]
+async fn another_placement_than_the_coordinators_is_noticed() {
+    let master = Master::with(&up(&["a", "b"]), 5).await;
+    let watch = watch(&master, quick()).await;
+    assert_eq!(watch.disagreement(), None);
+    let say = async |placement: &str| {
+        redis::cmd("SET").arg(PLACEMENT_KEY).arg(placement).exec_async(&mut master.connect().await).await.unwrap();
+    };
+    say("legacy").await;
+    let noticed = eventually("it is noticed", async || watch.disagreement()).await;
+    assert!(noticed.contains("--placement slots here") && noticed.contains("--placement legacy as the coordinator"), "{noticed}");
+    assert_eq!(watch.trouble(), None);
+    say("slots").await;
+    eventually("it is over", async || watch.disagreement().is_none().then_some(())).await;
 }
 
 /// An old coordinator writes no epoch, and puts `lastPing` in its messages.

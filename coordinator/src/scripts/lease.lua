@@ -1,6 +1,6 @@
 -- Takes the lease or renews it, and tells what stands beside it. A token is INSTANCE:TERM. A term of ours may follow an
 -- earlier one, but not the other way round: a request that was held up somewhere must not bring back what it was fenced by.
--- KEYS: lease, node set, epoch. ARGV: token, ms to live.
+-- KEYS: lease, node set, epoch, placement. ARGV: token, ms to live, placement.
 local holder = redis.call('GET', KEYS[1])
 local gained = '0'
 if holder == ARGV[1] then
@@ -16,6 +16,8 @@ else
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   gained = '1'
 end
+-- For as long as the lease, so that it is never the word of one who does not lead any more.
+redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[2])
 -- Whatever else somebody may have put at these keys counts as nothing, and is written over.
 local epoch = redis.pcall('GET', KEYS[3])
 if type(epoch) ~= 'string' then epoch = '' end

@@ -27,6 +27,10 @@ pub(crate) struct PlacementArgs {
 }
 
 impl PlacementArgs {
+    pub(crate) fn kind(&self) -> PlacementKind {
+        self.placement
+    }
+
     /// With guest databases where the placement has them, provided that a coordinator flushes them.
     pub(crate) fn options(&self, is_coordinated: bool) -> PlacementOptions {
         PlacementOptions {

@@ -82,6 +82,32 @@ fn each_part_tells_how_it_does() {
 }
 
 #[test]
+fn a_part_with_another_placement_than_the_cluster_says_so() {
+    let (master, redis) = (RedisServer::start(), RedisServer::start());
+    let (master_port, redis_port) = (master.port().to_string(), redis.port().to_string());
+    let _coordinator = Process::vrc(&["coordinator", "-p", &master_port, "--placement", "legacy"]);
+    let _agent = Process::vrc(&["agent", "-p", &redis_port, "-P", &master_port]);
+    let url = format!("redis://127.0.0.1:{master_port}");
+    let (at_proxy, at_other) = (free_address(), free_address());
+    let proxy = |admin: &str, placement: &str| {
+        Process::vrc(&["proxy", "--master", &url, "--listen", "127.0.0.1:0", "--admin", admin, "--placement", placement])
+    };
+    let (_proxy, _other) = (proxy(&at_proxy, "legacy"), proxy(&at_other, "slots"));
+    until_well(&at_proxy);
+    let reason = eventually("the other proxy notices", LONG, || {
+        until_not_well(&at_other)["reason"].as_str().filter(|reason| reason.contains("--placement legacy")).map(str::to_owned)
+    });
+    assert!(reason.contains("--placement slots here"), "{reason}");
+    for command in [&["status"][..], &["where", "key"]] {
+        let mut process = Process::vrc(&[command, &["--master", &url]].concat());
+        assert_eq!(process.end(LONG).code(), Some(1));
+        assert!(process.output().contains("say --placement legacy"), "{}", process.output());
+        let mut process = Process::vrc(&[command, &["--master", &url, "--placement", "legacy"]].concat());
+        assert_eq!(process.end(LONG).code(), Some(0), "{}", process.output());
+    }
+}
+
+#[test]
 fn up_says_what_its_proxy_says() {
     let admin = free_address();
     let mut up = Process::vrc(&["up", "--nodes", "1", "--listen", "127.0.0.1:0", "--admin", &admin]);
