@@ -350,6 +350,13 @@ impl Core {
         for waiter in unsent.waiters {
             let request = &unsent.requests[at..at + waiter.len as usize];
             at += waiter.len as usize;
+            if waiter.sets_up() {
+                // A connection that is opened anew is so as what its lane says.
+                if let Some(backend) = origin.filter(|backend| self.backends[*backend as usize].state == State::Up) {
+                    self.queue(backend, waiter, request);
+                }
+                continue;
+            }
             if waiter.is_nobody() || self.sessions[waiter.session as usize].generation != waiter.generation {
                 continue;
             }

@@ -6,7 +6,7 @@ use super::{
     Core, Effect, Lane, NO_BACKEND,
     backend::{Backend, State, TrackingLane},
     buffers::{append, empty},
-    private::Hold,
+    private::{Hold, refused_set_up},
     session::SessionId,
     tracked::{Tracked, TrackingOptions},
 };
@@ -145,6 +145,9 @@ impl Core {
                                 self.timed(index, waiter);
                             }
                             if reply[0] == b'-' {
+                                if let Some(reason) = refused_set_up(&waiter, reply) {
+                                    break reason;
+                                }
                                 self.node_error(index, &waiter, reply);
                             }
                             if may_be_read { self.deliver_read(index, waiter, reply) } else { self.deliver(waiter, reply) }
@@ -232,7 +235,7 @@ impl Core {
         }
         backend.incarnation = backend.incarnation.wrapping_add(1);
         let was = backend.state;
-        let relied_on_scripts = backend.relies_on_scripts();
+        let is_for_this_one = backend.relies_on_scripts() || backend.is_setting_up();
         let was_passing = backend.passing > 0;
         let mut lost = backend.lose_sent();
         if was_passing && let Some(waiter) = lost.pop_front() {
@@ -262,8 +265,8 @@ impl Core {
             lost,
             &format!("NODEDOWN node {node} was lost before it answered ({reason}); the command may have been carried out"),
         );
-        if relied_on_scripts && !matches!(was, State::Retired { .. }) {
-            // The next connection's node may not have them: they are taken along anew.
+        if is_for_this_one && !matches!(was, State::Retired { .. }) {
+            // The next connection's node may not have the scripts, which are taken along anew; and it is opened as what its lane says.
             let backend = &mut self.backends[index as usize];
             let (lane, unsent) = (backend.lane, backend.take_unsent());
             self.forward_again(Some(index), lane, unsent);
