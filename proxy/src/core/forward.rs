@@ -357,7 +357,10 @@ impl Core {
                 }
                 continue;
             }
-            if waiter.is_nobody() || self.sessions[waiter.session as usize].generation != waiter.generation {
+            if waiter.is_nobody() {
+                continue;
+            }
+            if self.sessions[waiter.session as usize].generation != waiter.generation && !self.is_left_behind(&waiter) {
                 continue;
             }
             let (loads, request) = behind_loads(request, waiter.skip);

@@ -375,7 +375,7 @@ impl Rig {
                     *db = std::str::from_utf8(&args[1]).unwrap().parse().unwrap();
                     encode::simple(&mut reply, "OK");
                 }
-                "watch" | "unwatch" | "hello" => encode::simple(&mut reply, "OK"),
+                "watch" | "unwatch" | "hello" | "config" => encode::simple(&mut reply, "OK"),
                 "ping" => encode::simple(&mut reply, "PONG"),
                 "client" if args[1].eq_ignore_ascii_case(b"no-touch") => encode::simple(&mut reply, "OK"),
                 // CLIENT UNBLOCK.
