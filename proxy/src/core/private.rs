@@ -16,7 +16,7 @@ use super::{
     Core, Effect, Flow, NO_BACKEND,
     backend::{Lane, State, TrackingLane, Waiter},
     client::Unblocking,
-    pops::Pops,
+    pops::{Pops, PuttingBack},
     session::{Pause, SessionId, Slot},
 };
 
@@ -29,7 +29,7 @@ pub(crate) enum Hold {
     /// whether its node is still the right one to wait at.
     Waiting { session: SessionId, keys: HeldKeys, until_ms: u64, unblocking: Option<Unblocking>, pops: Option<Pops> },
     /// What came for a client that has left is put back.
-    PuttingBack,
+    PuttingBack(PuttingBack),
     /// A session's watched keys, all of one place.
     Watching { session: SessionId, keys: HeldKeys },
     /// A node's topics, for all sessions: see `topics`.
@@ -131,7 +131,7 @@ impl Core {
             }
             Some(Hold::Finishing) => self.release_private(index),
             // As above.
-            Some(Hold::PuttingBack) => self.close_private(index),
+            Some(Hold::PuttingBack(ref back)) if !back.is_refused() => self.close_private(index),
             _ => {}
         }
     }
@@ -264,6 +264,10 @@ impl Core {
         }
         let node = self.backends[index as usize].node.clone();
         self.effects.push(Effect::Suspect { node: node.clone(), reason: reason.to_owned() });
+        if self.is_to_be_put_back(index) {
+            self.backends[index as usize].forget_all();
+            return self.open_private_again(index, reason);
+        }
         match (self.is_to_be_sent(index), self.settings.fixed_nodes) {
             (true, false) => self.open_private_again(index, reason),
             (true, true) => self.end_hold(index, &format!("NODEDOWN node {node} cannot be reached ({reason}); nothing was sent")),
@@ -332,6 +336,7 @@ impl Core {
                 session.watching = None;
                 session.watch_broken = true;
             }
+            Some(Hold::PuttingBack(_)) => self.note_lost(index, error),
             _ => {}
         }
         self.close_private(index);
@@ -403,7 +408,7 @@ impl Core {
             let none = HeldKeys::new();
             let keys = match &backend.hold {
                 None | Some(Hold::Subscriber | Hold::Broadcast) => continue,
-                Some(Hold::Idle | Hold::Finishing | Hold::PuttingBack) => &none,
+                Some(Hold::Idle | Hold::Finishing | Hold::PuttingBack(_)) => &none,
                 Some(Hold::Waiting { keys, .. } | Hold::Watching { keys, .. }) => keys,
             };
             let node = self.topology.index_of(&backend.node).filter(|node| {
