@@ -197,6 +197,8 @@ pub(crate) struct Backend {
     pub(crate) failures: u32,
     /// Since when it could not be connected to, and why not.
     pub(crate) unreachable: Option<(u64, Box<str>)>,
+    /// The run id of the process that it was found to lead to when it was opened, if the map named one.
+    pub(crate) process: Option<Box<str>>,
     /// By which number the node knows this connection, if it said so.
     pub(crate) client_id: Option<u64>,
     /// What it is held for, if it is one session's alone.
@@ -249,6 +251,7 @@ impl Backend {
             incarnation: 0,
             failures: 0,
             unreachable: None,
+            process: None,
             client_id: None,
             hold: None,
             tracked: None,

@@ -13,13 +13,16 @@ use super::{
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, READ_BYTES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
 
 impl Core {
-    /// A connection to the node stands, and whatever its lane needs has been set up on it.
+    /// A connection to the node stands, and whatever its lane needs has been set up on it. It leads to the process of
+    /// [`Core::process_of`].
     pub(crate) fn backend_up(&mut self, index: u32, incarnation: u32) -> bool {
+        let process = self.process_of(index).map(Box::from);
         let backend = &mut self.backends[index as usize];
         if backend.incarnation != incarnation || backend.state != State::Connecting {
             return false;
         }
         backend.state = State::Up;
+        backend.process = process;
         backend.is_stuck = false;
         backend.failures = 0;
         backend.unreachable = None;
@@ -45,6 +48,16 @@ impl Core {
         let node = self.topology.index_of(&backend.node)?;
         // Coordinators of the old system know no epochs, and keep the run ids of others though they watch no process.
         self.topology.nodes()[usize::from(node)].run_id.as_deref().filter(|_| self.topology.epoch() > 0)
+    }
+
+    /// The node that a connection leads to, if the map shows it up, and as what it was when the connection was opened: a process that has
+    /// taken the place of another holds none of what was read or watched over it.
+    pub(super) fn node_of(&self, index: u32) -> Option<NodeIndex> {
+        let backend = &self.backends[index as usize];
+        let node = self.topology.index_of(&backend.node)?;
+        let of = &self.topology.nodes()[usize::from(node)];
+        let is_other = |run_id: &str| backend.state == State::Up && backend.process.as_deref() != Some(run_id);
+        (of.up && of.endpoint == backend.endpoint && !self.process_of(index).is_some_and(is_other)).then_some(node)
     }
 
     /// The node sent these bytes.

@@ -411,11 +411,7 @@ impl Core {
                 Some(Hold::Idle | Hold::Finishing | Hold::PuttingBack(_)) => &none,
                 Some(Hold::Waiting { keys, .. } | Hold::Watching { keys, .. }) => keys,
             };
-            let node = self.topology.index_of(&backend.node).filter(|node| {
-                let node = &self.topology.nodes()[usize::from(*node)];
-                node.up && node.endpoint == backend.endpoint
-            });
-            let stays = node.is_some()
+            let stays = self.node_of(index).is_some()
                 && keys
                     .iter()
                     .all(|key| self.topology.owner(self.topology.place(key)).is_ok_and(|owner| self.serves(index, owner)));
