@@ -78,6 +78,8 @@ pub struct Join {
     next_cursor: Option<NextCursor>,
     /// [`Rule::Gather`]: what makes one reply of all.
     combine: Option<Combine>,
+    /// See [`Join::start_acting`].
+    acts: bool,
     /// Type byte of the first reply that was no error; 0 before it came.
     kind: u8,
     error: Vec<u8>,
@@ -97,6 +99,7 @@ impl Default for Join {
             corrections: Vec::new(),
             next_cursor: None,
             combine: None,
+            acts: false,
             kind: 0,
             error: Vec::new(),
         }
@@ -172,6 +175,17 @@ impl Join {
         self.combine = Some(Combine(Box::new(combine)));
     }
 
+    /// As [`Join::start_gather`], where `combine` does more than to make a reply: it is to be called even if nobody wants that.
+    pub fn start_acting(&mut self, parts: usize, combine: impl FnOnce(&[&[u8]], &mut Vec<u8>) + 'static) {
+        self.start_gather(parts, combine);
+        self.acts = true;
+    }
+
+    /// Whether something is to be done once all parts have replied, whoever waits for that.
+    pub fn acts(&self) -> bool {
+        self.acts
+    }
+
     fn start(&mut self, rule: Rule, parts: usize) {
         self.rule = rule;
         self.parts_left = parts as u32;
@@ -224,14 +238,23 @@ impl Join {
         self.trim();
     }
 
+    /// Likewise where nobody wants the reply.
+    pub fn finish_unread(&mut self) {
+        if self.acts {
+            self.write(&mut Vec::new());
+        }
+        self.trim();
+    }
+
     /// Bytes of the replies that have come, as far as they have to be kept.
     pub fn held_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Gives back what is more than the next request is likely to need. To be called also on a join whose reply nobody wants.
+    /// Gives back what is more than the next request is likely to need. To be called also on a join that is given up.
     pub fn trim(&mut self) {
         self.combine = None;
+        self.acts = false;
         self.bytes.clear();
         self.bytes.shrink_to(KEEP_BYTES);
         self.elements.clear();

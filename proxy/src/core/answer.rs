@@ -7,9 +7,23 @@ use vrc_cluster::resp::encode;
 use super::{
     Core, Effect,
     backend::Waiter,
-    session::{SessionId, Slot},
+    session::{Sequence, SessionId, Slot},
 };
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, KEEP_BYTES};
+
+/// A split command of a client that has left, whose replies are gathered all the same for what is to be done with them.
+#[derive(Debug)]
+pub(super) struct LeftBehind {
+    session: SessionId,
+    sequence: Sequence,
+    join: u32,
+}
+
+impl LeftBehind {
+    fn is_for(&self, waiter: &Waiter) -> bool {
+        (self.session, self.sequence) == (waiter.session_id(), waiter.sequence)
+    }
+}
 
 impl Core {
     /// Answers the command at hand with an error. `text` starts with the error's code.
@@ -41,6 +55,7 @@ impl Core {
         }
         let session = &mut self.sessions[waiter.session as usize];
         if session.generation != waiter.generation {
+            self.deliver_to_one_who_left(waiter, reply);
             return;
         }
         if reply.len() > KEEP_BYTES {
@@ -78,9 +93,41 @@ impl Core {
         session.gathers_parts(before, gathered.held_bytes());
         if is_whole {
             session.gathers_parts(gathered.held_bytes(), 0);
-            session.answer(waiter.sequence, |out| gathered.finish(out));
+            if session.is_muted(waiter.sequence) {
+                gathered.finish_unread();
+                session.answer(waiter.sequence, |_| {});
+            } else {
+                session.answer(waiter.sequence, |out| gathered.finish(out));
+            }
             self.free_joins.push(join);
         }
+    }
+
+    /// Lets go of what a client that leaves still waited for in this place of its row.
+    pub(super) fn give_up(&mut self, session: SessionId, sequence: Sequence, slot: Slot) {
+        let Slot::Join(join) = slot else { return };
+        if self.joins[join as usize].acts() {
+            self.left_behind.push(LeftBehind { session, sequence, join });
+        } else {
+            self.joins[join as usize].trim();
+            self.free_joins.push(join);
+        }
+    }
+
+    #[cold]
+    fn deliver_to_one_who_left(&mut self, waiter: Waiter, reply: &[u8]) {
+        let Some(at) = self.left_behind.iter().position(|left| left.is_for(&waiter)) else { return };
+        let join = self.left_behind[at].join;
+        if self.joins[join as usize].add(waiter.part, reply) {
+            self.joins[join as usize].finish_unread();
+            self.free_joins.push(join);
+            self.left_behind.swap_remove(at);
+        }
+    }
+
+    /// Whether a request of a client that has left is to be carried out all the same.
+    pub(super) fn is_left_behind(&self, waiter: &Waiter) -> bool {
+        self.left_behind.iter().any(|left| left.is_for(waiter))
     }
 
     #[inline(always)]

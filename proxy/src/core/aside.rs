@@ -166,10 +166,10 @@ impl Core {
     /// Does what stands aside, one command once the one before it is answered.
     pub(super) fn go_on_aside(&mut self, index: u32) {
         loop {
-            let session = &mut self.sessions[index as usize];
-            if session.pending() > 0 {
+            if !self.is_all_done(index) {
                 return;
             }
+            let session = &mut self.sessions[index as usize];
             let Some(asides) = &mut session.asides else { return };
             let muted = asides.muted;
             let next = asides.list.pop_front();
@@ -249,8 +249,7 @@ impl Core {
             return true;
         }
         self.go_on_aside(index);
-        let session = &self.sessions[index as usize];
-        session.asides.is_none() && session.pending() == 0
+        self.sessions[index as usize].asides.is_none() && self.is_all_done(index)
     }
 
     fn do_aside(&mut self, index: u32, request: &[u8]) {

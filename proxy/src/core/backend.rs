@@ -118,8 +118,9 @@ pub(crate) struct Waiter {
 
 /// No session: the reply is for nobody.
 const NOBODY: u32 = u32::MAX;
-/// The generation of nobody where the reply does matter.
+/// The generations of nobody where the reply does matter.
 const ASKING: u32 = 1;
+const SETTING_UP: u32 = 2;
 
 impl Waiter {
     #[inline]
@@ -135,6 +136,16 @@ impl Waiter {
     /// For the question whether a backend's node is busy.
     pub(crate) fn asking(backend: u32, since_us: u64) -> Self {
         Waiter::new(SessionId { index: NOBODY, generation: ASKING }, backend, CommandId::NONE, since_us)
+    }
+
+    /// For what makes a connection that is up one of another lane: were it refused, whatever comes behind it would go to another database
+    /// than its client has selected, or be answered in another protocol.
+    pub(crate) fn setting_up(since_us: u64) -> Self {
+        Waiter::new(SessionId { index: NOBODY, generation: SETTING_UP }, 0, CommandId::NONE, since_us)
+    }
+
+    pub(crate) fn sets_up(&self) -> bool {
+        self.is_nobody() && self.generation == SETTING_UP
     }
 
     /// The backend whose node was asked whether it is busy.
@@ -186,6 +197,8 @@ pub(crate) struct Backend {
     pub(crate) failures: u32,
     /// Since when it could not be connected to, and why not.
     pub(crate) unreachable: Option<(u64, Box<str>)>,
+    /// The run id of the process that it was found to lead to when it was opened, if the map named one.
+    pub(crate) process: Option<Box<str>>,
     /// By which number the node knows this connection, if it said so.
     pub(crate) client_id: Option<u64>,
     /// What it is held for, if it is one session's alone.
@@ -241,6 +254,7 @@ impl Backend {
             incarnation: 0,
             failures: 0,
             unreachable: None,
+            process: None,
             client_id: None,
             hold: None,
             tracked: None,
@@ -513,6 +527,11 @@ impl Backend {
     /// Whether something may be queued that relies on scripts which the node was given over this connection.
     pub(crate) fn relies_on_scripts(&self) -> bool {
         !self.noted.is_empty()
+    }
+
+    /// Whether it is not known yet to be what its lane says.
+    pub(crate) fn is_setting_up(&self) -> bool {
+        self.waiters.iter().any(Waiter::sets_up)
     }
 
     /// Puts back what [`Backend::take_unsent`] took.

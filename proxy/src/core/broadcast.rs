@@ -241,15 +241,8 @@ impl Core {
     /// have changed for whoever has read them before.
     pub(super) fn move_broadcasts(&mut self) {
         for at in 0..self.broadcasts.list.len() {
-            let stays = |backend: &u32| {
-                let backend = &self.backends[*backend as usize];
-                self.topology.index_of(&backend.node).is_some_and(|node| {
-                    let node = &self.topology.nodes()[usize::from(node)];
-                    node.up && node.endpoint == backend.endpoint
-                })
-            };
             let all = std::mem::take(&mut self.broadcasts.list[at].at);
-            let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(stays);
+            let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|backend| self.node_of(*backend).is_some());
             self.broadcasts.list[at].at = kept;
             for backend in gone {
                 let waiters = self.backends[backend as usize].take_waiters();

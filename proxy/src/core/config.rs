@@ -133,12 +133,14 @@ impl Core {
         let mut words: Vec<&[u8]> = vec![&args[0], &args[1]];
         words.extend(nodes.iter().flat_map(|at| [&args[*at], &args[*at + 1]]));
         encode::request(&mut request, &words);
-        let lane = self.sessions[index as usize].lane(false);
+        let session = &self.sessions[index as usize];
+        // Over connections that do not end with the client: the nodes' answers are awaited whether it is still there or not.
+        let lane = Some(session.lane(false)).filter(|lane| lane.index().is_some()).unwrap_or(session.private_lane(false));
         let targets: Vec<_> = self.up.clone().into_iter().map(|node| (self.backend_of(node, lane), 0)).collect();
         let live = self.settings.live.clone();
         let count = targets.len();
         self.forward_bytes_to(index, &targets, &request, |join| {
-            join.start_gather(count, move |replies, out| match replies.iter().find(|reply| reply[0] == b'-') {
+            join.start_acting(count, move |replies, out| match replies.iter().find(|reply| reply[0] == b'-') {
                 Some(error) => out.extend_from_slice(error),
                 None => {
                     live.change(|live| apply(&changes, live));

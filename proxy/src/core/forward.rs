@@ -350,7 +350,17 @@ impl Core {
         for waiter in unsent.waiters {
             let request = &unsent.requests[at..at + waiter.len as usize];
             at += waiter.len as usize;
-            if waiter.is_nobody() || self.sessions[waiter.session as usize].generation != waiter.generation {
+            if waiter.sets_up() {
+                // A connection that is opened anew is so as what its lane says.
+                if let Some(backend) = origin.filter(|backend| self.backends[*backend as usize].state == State::Up) {
+                    self.queue(backend, waiter, request);
+                }
+                continue;
+            }
+            if waiter.is_nobody() {
+                continue;
+            }
+            if self.sessions[waiter.session as usize].generation != waiter.generation && !self.is_left_behind(&waiter) {
                 continue;
             }
             let (loads, request) = behind_loads(request, waiter.skip);

@@ -315,7 +315,7 @@ impl Core {
                 Some(Pause::Answers) => session.has_ample_room(),
                 Some(Pause::Learning) => !self.learning.asked,
                 Some(Pause::Functions) => self.functions.is_idle(),
-                Some(Pause::Answered) => session.pending() == 0,
+                Some(Pause::Answered) => self.is_all_done(id.index),
                 Some(Pause::HeldBack { round }) => !self.client_pause.holds(round),
                 Some(Pause::Backlog(backend)) => self.backends[backend as usize].has_ample_room(),
                 None => true,

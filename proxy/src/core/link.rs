@@ -6,20 +6,23 @@ use super::{
     Core, Effect, Lane, NO_BACKEND,
     backend::{Backend, State, TrackingLane},
     buffers::{append, empty},
-    private::Hold,
+    private::{Hold, refused_set_up},
     session::SessionId,
     tracked::{Tracked, TrackingOptions},
 };
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, READ_BYTES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
 
 impl Core {
-    /// A connection to the node stands, and whatever its lane needs has been set up on it.
+    /// A connection to the node stands, and whatever its lane needs has been set up on it. It leads to the process of
+    /// [`Core::process_of`].
     pub(crate) fn backend_up(&mut self, index: u32, incarnation: u32) -> bool {
+        let process = self.process_of(index).map(Box::from);
         let backend = &mut self.backends[index as usize];
         if backend.incarnation != incarnation || backend.state != State::Connecting {
             return false;
         }
         backend.state = State::Up;
+        backend.process = process;
         backend.is_stuck = false;
         backend.failures = 0;
         backend.unreachable = None;
@@ -45,6 +48,16 @@ impl Core {
         let node = self.topology.index_of(&backend.node)?;
         // Coordinators of the old system know no epochs, and keep the run ids of others though they watch no process.
         self.topology.nodes()[usize::from(node)].run_id.as_deref().filter(|_| self.topology.epoch() > 0)
+    }
+
+    /// The node that a connection leads to, if the map shows it up, and as what it was when the connection was opened: a process that has
+    /// taken the place of another holds none of what was read or watched over it.
+    pub(super) fn node_of(&self, index: u32) -> Option<NodeIndex> {
+        let backend = &self.backends[index as usize];
+        let node = self.topology.index_of(&backend.node)?;
+        let of = &self.topology.nodes()[usize::from(node)];
+        let is_other = |run_id: &str| backend.state == State::Up && backend.process.as_deref() != Some(run_id);
+        (of.up && of.endpoint == backend.endpoint && !self.process_of(index).is_some_and(is_other)).then_some(node)
     }
 
     /// The node sent these bytes.
@@ -147,6 +160,9 @@ impl Core {
                                 self.timed(index, waiter);
                             }
                             if reply[0] == b'-' {
+                                if let Some(reason) = refused_set_up(&waiter, reply) {
+                                    break reason;
+                                }
                                 self.node_error(index, &waiter, reply);
                             }
                             if may_be_read { self.deliver_read(index, waiter, reply) } else { self.deliver(waiter, reply) }
@@ -234,7 +250,7 @@ impl Core {
         }
         backend.incarnation = backend.incarnation.wrapping_add(1);
         let was = backend.state;
-        let relied_on_scripts = backend.relies_on_scripts();
+        let is_for_this_one = backend.relies_on_scripts() || backend.is_setting_up();
         let was_passing = backend.passing > 0;
         let mut lost = backend.lose_sent();
         if was_passing && let Some(waiter) = lost.pop_front() {
@@ -264,8 +280,8 @@ impl Core {
             lost,
             &format!("NODEDOWN node {node} was lost before it answered ({reason}); the command may have been carried out"),
         );
-        if relied_on_scripts && !matches!(was, State::Retired { .. }) {
-            // The next connection's node may not have them: they are taken along anew.
+        if is_for_this_one && !matches!(was, State::Retired { .. }) {
+            // The next connection's node may not have the scripts, which are taken along anew; and it is opened as what its lane says.
             let backend = &mut self.backends[index as usize];
             let (lane, unsent) = (backend.lane, backend.take_unsent());
             self.forward_again(Some(index), lane, unsent);

@@ -33,27 +33,24 @@ impl Core {
             if matches!(backend.state, State::Free | State::Retired { .. }) || backend.hold.is_some() {
                 continue;
             }
-            let (unsent, lane) = (backend.take_unsent(), backend.lane);
-            let node = self.topology.index_of(&backend.node).filter(|node| {
-                let node = &self.topology.nodes()[usize::from(*node)];
-                node.up && node.endpoint == backend.endpoint
-            });
-            match node {
+            let (unsent, lane, state) = (backend.take_unsent(), backend.lane, backend.state);
+            match self.node_of(index) {
                 Some(node) => {
-                    match backend.lane.index() {
+                    match lane.index() {
                         Some(of_node) => self.lanes[usize::from(node) * Lane::COUNT + of_node] = index,
-                        None => drop(self.own_lanes.insert((node, backend.lane), index)),
+                        None => drop(self.own_lanes.insert((node, lane), index)),
                     }
                     moved.push((Some(index), lane, unsent));
                     continue;
                 }
-                None if backend.state == State::Up => {
+                None if state == State::Up => {
                     self.lose_tracked(index);
                     let backend = &mut self.backends[index as usize];
                     backend.state = State::Retired { until_ms: self.now_ms + RETIRE_MS };
                     self.retire_if_done(index);
                 }
                 None => {
+                    let backend = &mut self.backends[index as usize];
                     backend.incarnation = backend.incarnation.wrapping_add(1);
                     self.free_backend(index);
                 }

@@ -70,6 +70,7 @@ use crate::{
     stats::{AllStats, Counters, Stats},
 };
 
+use answer::LeftBehind;
 pub(crate) use backend::Lane;
 use backend::{Backend, Waiter};
 use broadcast::Broadcasts;
@@ -82,7 +83,7 @@ use monitor::Monitoring;
 pub(crate) use output::Awaited;
 use repeated::Repeats;
 use script::Seen;
-use session::{Pause, Sequence, Session, Slot};
+use session::{Pause, Sequence, Session};
 pub(crate) use session::{Peer, SessionId};
 pub(crate) use settings::{Identity, Settings};
 use stuck::Silent;
@@ -156,6 +157,7 @@ pub(crate) struct Core {
     hosts: Vec<bool>,
     joins: Vec<Join>,
     free_joins: Vec<u32>,
+    left_behind: Vec<LeftBehind>,
     /// Private connections that nobody needs now, and how many there are in all.
     idle_private: Vec<u32>,
     topics: Topics,
@@ -238,6 +240,7 @@ impl Core {
             hosts: Vec::new(),
             joins: Vec::new(),
             free_joins: Vec::new(),
+            left_behind: Vec::new(),
             idle_private: Vec::new(),
             topics: Topics::default(),
             broadcasts: Broadcasts::default(),
@@ -311,11 +314,9 @@ impl Core {
         self.stop_monitoring(id.index);
         let session = &self.sessions[id.index as usize];
         let own = [session.watching, session.waiting];
-        for slot in self.sessions[id.index as usize].close() {
-            if let Slot::Join(join) = slot {
-                self.joins[join as usize].trim();
-                self.free_joins.push(join);
-            }
+        let first = session.first_sequence();
+        for (place, slot) in self.sessions[id.index as usize].close().into_iter().enumerate() {
+            self.give_up(id, first.wrapping_add(place as u32), slot);
         }
         for backend in own.into_iter().flatten() {
             if !self.end_wait_of_one_who_left(backend) {

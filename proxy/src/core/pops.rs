@@ -5,7 +5,13 @@ use vrc_cluster::{
     resp::{Args, array_elements, encode, parse_integer},
 };
 
-use super::{Core, backend::Waiter, private::Hold, session::SessionId, topics::bulk};
+use super::{
+    Core,
+    backend::{State, Waiter},
+    private::Hold,
+    session::SessionId,
+    topics::bulk,
+};
 
 /// Where from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +63,22 @@ impl Pops {
     }
 }
 
+/// A request that puts something back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PuttingBack {
+    request: Box<[u8]>,
+    /// How long it is tried.
+    until_ms: u64,
+    /// Why the node would not take it the last time; `None` while its answer is awaited.
+    refused: Option<Box<str>>,
+}
+
+impl PuttingBack {
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+}
+
 /// Strings, and RESP3's numbers, however deep they stand.
 fn flatten<'a>(element: &'a [u8], values: &mut Vec<&'a [u8]>) {
     match array_elements(element) {
@@ -76,18 +98,55 @@ impl Core {
         }
     }
 
-    /// What a command brings whose client has left meanwhile is put back, over the same connection. Returns whether that is so.
+    /// What a command brings whose client has left meanwhile is put back, over the same connection. Returns whether that is so, or the
+    /// reply is about that.
     pub(super) fn put_back(&mut self, index: u32, reply: &[u8]) -> bool {
+        if let Some(Hold::PuttingBack(back)) = &mut self.backends[index as usize].hold {
+            back.refused = reply.strip_prefix(b"-").map(|error| String::from_utf8_lossy(error).trim_end().into());
+            return true;
+        }
         let Some(Hold::Waiting { pops: Some(pops), .. }) = self.backends[index as usize].hold else { return false };
         if self.waits_at(index).is_some() {
             return false;
         }
         let request = pops.put_back(reply);
         if let Some(request) = &request {
-            self.backends[index as usize].hold = Some(Hold::PuttingBack);
+            let until_ms = self.now_ms.saturating_add(self.settings.timeout_ms);
+            let back = PuttingBack { request: request.as_slice().into(), until_ms, refused: None };
+            self.backends[index as usize].hold = Some(Hold::PuttingBack(back));
             self.queue(index, Waiter::nobody(self.now_us), request);
         }
         request.is_some()
+    }
+
+    /// Whether this connection is for something that its node has refused to take back. What has no answer yet may be there already, and
+    /// must not be there twice.
+    pub(super) fn is_to_be_put_back(&self, index: u32) -> bool {
+        matches!(&self.backends[index as usize].hold, Some(Hold::PuttingBack(back)) if back.is_refused())
+    }
+
+    /// Tries once more to put back what nodes have refused, because they were out of memory or ran a script, say. To be called at every
+    /// tick.
+    pub(super) fn put_back_again(&mut self) {
+        for index in 0..self.backends.len() as u32 {
+            let backend = &mut self.backends[index as usize];
+            let Some(Hold::PuttingBack(back)) = &mut backend.hold else { continue };
+            let Some(reason) = back.refused.clone() else { continue };
+            if back.until_ms <= self.now_ms {
+                self.note_lost(index, &reason);
+                self.close_private(index);
+            } else if backend.state == State::Up {
+                back.refused = None;
+                let request = back.request.clone();
+                self.queue(index, Waiter::nobody(self.now_us), &request);
+            }
+        }
+    }
+
+    /// What was to be put back over this connection will not be.
+    pub(super) fn note_lost(&self, index: u32, reason: &str) {
+        let node = &self.backends[index as usize].node;
+        tracing::warn!(node = %node, "lost what was taken out for a client that had left, since it could not be put back: {reason}");
     }
 }
 

@@ -14,9 +14,9 @@ use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX, RETIRE_MS};
 
 use super::{
     Core, Effect, Flow, NO_BACKEND,
-    backend::{Lane, State, Waiter},
+    backend::{Lane, State, TrackingLane, Waiter},
     client::Unblocking,
-    pops::Pops,
+    pops::{Pops, PuttingBack},
     session::{Pause, SessionId, Slot},
 };
 
@@ -29,7 +29,7 @@ pub(crate) enum Hold {
     /// whether its node is still the right one to wait at.
     Waiting { session: SessionId, keys: HeldKeys, until_ms: u64, unblocking: Option<Unblocking>, pops: Option<Pops> },
     /// What came for a client that has left is put back.
-    PuttingBack,
+    PuttingBack(PuttingBack),
     /// A session's watched keys, all of one place.
     Watching { session: SessionId, keys: HeldKeys },
     /// A node's topics, for all sessions: see `topics`.
@@ -79,7 +79,12 @@ impl Core {
 
     /// Nor may those after it overtake it.
     pub(super) fn before_all_after(&self, index: u32) -> Flow {
-        if self.sessions[index as usize].pending() > 0 { Flow::Stop(Pause::Answered) } else { Flow::Next }
+        if self.is_all_done(index) { Flow::Next } else { Flow::Stop(Pause::Answered) }
+    }
+
+    /// Whether all of a session's commands are answered, and have done what they do to its connections.
+    pub(super) fn is_all_done(&self, index: u32) -> bool {
+        self.sessions[index as usize].pending() == 0 && !self.awaits_lane(index)
     }
 
     /// A connection to the owner for one session alone; `None` if there can be none, which the client has been told.
@@ -126,7 +131,7 @@ impl Core {
             }
             Some(Hold::Finishing) => self.release_private(index),
             // As above.
-            Some(Hold::PuttingBack) => self.close_private(index),
+            Some(Hold::PuttingBack(ref back)) if !back.is_refused() => self.close_private(index),
             _ => {}
         }
     }
@@ -259,6 +264,10 @@ impl Core {
         }
         let node = self.backends[index as usize].node.clone();
         self.effects.push(Effect::Suspect { node: node.clone(), reason: reason.to_owned() });
+        if self.is_to_be_put_back(index) {
+            self.backends[index as usize].forget_all();
+            return self.open_private_again(index, reason);
+        }
         match (self.is_to_be_sent(index), self.settings.fixed_nodes) {
             (true, false) => self.open_private_again(index, reason),
             (true, true) => self.end_hold(index, &format!("NODEDOWN node {node} cannot be reached ({reason}); nothing was sent")),
@@ -327,6 +336,7 @@ impl Core {
                 session.watching = None;
                 session.watch_broken = true;
             }
+            Some(Hold::PuttingBack(_)) => self.note_lost(index, error),
             _ => {}
         }
         self.close_private(index);
@@ -351,15 +361,23 @@ impl Core {
 
     /// Makes a connection that one session has to itself one of another lane. What is under way on it is not disturbed.
     pub(super) fn change_lane(&mut self, backend: u32, lane: Lane) {
-        let before = std::mem::replace(&mut self.backends[backend as usize].lane, lane);
-        if self.backends[backend as usize].state != State::Up && self.backends[backend as usize].hold.is_none() {
+        let of = &mut self.backends[backend as usize];
+        let before = std::mem::replace(&mut of.lane, lane);
+        match of.state {
             // It will be opened as what it is now.
-            return;
+            State::Idle | State::Free => return,
+            // What is on its way was asked for as what it was.
+            State::Connecting if lane != before => {
+                of.state = State::Idle;
+                return self.connect(backend);
+            }
+            State::Connecting => return,
+            State::Up | State::Retired { .. } => {}
         }
         let mut say = |args: &[&str]| {
             let mut request = Vec::new();
             encode::request(&mut request, args);
-            self.queue(backend, Waiter::nobody(self.now_us), &request);
+            self.queue(backend, Waiter::setting_up(self.now_us), &request);
         };
         if lane.proto != before.proto {
             say(&["HELLO", if lane.proto == Proto::Resp3 { "3" } else { "2" }]);
@@ -372,6 +390,17 @@ impl Core {
         }
     }
 
+    /// Whether a node has yet to say that a connection of this session's own is what the session has said since: until then nothing more
+    /// may go over it.
+    pub(super) fn awaits_lane(&self, index: u32) -> bool {
+        let session = &self.sessions[index as usize];
+        let own = TrackingLane::Own { session: index };
+        let is_awaited = |backend: &u32| self.backends[*backend as usize].is_setting_up();
+        session.watching.as_ref().is_some_and(is_awaited)
+            || (session.tracking_lane == own
+                && self.own_lanes.iter().any(|((_, lane), backend)| lane.tracking == own && is_awaited(backend)))
+    }
+
     /// After a change of the map: nobody goes on waiting or watching at a node that is not the keys' any more.
     pub(super) fn check_private(&mut self) {
         for index in 0..self.backends.len() as u32 {
@@ -379,14 +408,10 @@ impl Core {
             let none = HeldKeys::new();
             let keys = match &backend.hold {
                 None | Some(Hold::Subscriber | Hold::Broadcast) => continue,
-                Some(Hold::Idle | Hold::Finishing | Hold::PuttingBack) => &none,
+                Some(Hold::Idle | Hold::Finishing | Hold::PuttingBack(_)) => &none,
                 Some(Hold::Waiting { keys, .. } | Hold::Watching { keys, .. }) => keys,
             };
-            let node = self.topology.index_of(&backend.node).filter(|node| {
-                let node = &self.topology.nodes()[usize::from(*node)];
-                node.up && node.endpoint == backend.endpoint
-            });
-            let stays = node.is_some()
+            let stays = self.node_of(index).is_some()
                 && keys
                     .iter()
                     .all(|key| self.topology.owner(self.topology.place(key)).is_ok_and(|owner| self.serves(index, owner)));
@@ -417,6 +442,15 @@ impl Core {
             }
         }
     }
+}
+
+/// Why a connection is of no more use, if a node refuses to make it one of another lane.
+pub(super) fn refused_set_up(waiter: &Waiter, error: &[u8]) -> Option<String> {
+    // CLIENT NO-TOUCH came with redis 7.2: where it is not known, it is of no consequence.
+    const UNKNOWN: &[u8] = b"-ERR unknown subcommand";
+    let is_unknown = error.get(..UNKNOWN.len()).is_some_and(|start| start.eq_ignore_ascii_case(UNKNOWN));
+    (waiter.sets_up() && !is_unknown)
+        .then(|| format!("it would not change the database or protocol: {}", String::from_utf8_lossy(&error[1..]).trim_end()))
 }
 
 /// `CLIENT UNBLOCK client TIMEOUT|ERROR`.

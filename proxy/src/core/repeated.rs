@@ -108,16 +108,15 @@ impl Core {
                 break;
             }
             let session = &mut sessions[waiter.session as usize];
-            if session.generation == waiter.generation {
-                if !session.answer_waiting(waiter.sequence, &bytes[at..at + len]) {
-                    break;
-                }
-                slow += u64::from(is_slow);
-                // That it may be too much is seen to before: no command is taken from who leaves far less than that unread.
-                if !session.dirty {
-                    session.dirty = true;
-                    dirty_sessions.push(waiter.session);
-                }
+            // What a client that has left still waited for may matter elsewhere, too.
+            if session.generation != waiter.generation || !session.answer_waiting(waiter.sequence, &bytes[at..at + len]) {
+                break;
+            }
+            slow += u64::from(is_slow);
+            // That it may be too much is seen to before: no command is taken from who leaves far less than that unread.
+            if !session.dirty {
+                session.dirty = true;
+                dirty_sessions.push(waiter.session);
             }
             backend.pop();
             at += len;

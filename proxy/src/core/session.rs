@@ -62,7 +62,7 @@ pub(crate) enum Pause {
     Answers,
     /// This backend's backlog is full.
     Backlog(u32),
-    /// What follows must not be begun before all that came before is answered.
+    /// What follows must not be begun before all that came before is answered, and done to the session's own connections.
     Answered,
     /// A node is being asked which commands there are.
     Learning,

@@ -26,6 +26,7 @@ mod chance;
 mod clients;
 mod holding;
 mod introspection;
+mod lanes;
 mod learning;
 mod listening;
 mod monitor;
@@ -74,11 +75,13 @@ struct Rig {
     /// The SHA1s of the scripts that each node knows.
     scripts: BTreeMap<String, BTreeSet<String>>,
     clients: BTreeMap<u32, Vec<u8>>,
-    /// Connections that were asked for: backend, incarnation, node's name.
-    wanted: Vec<(u32, u32, String)>,
+    /// Connections that were asked for: backend, incarnation, node's name, database.
+    wanted: Vec<(u32, u32, String, u8)>,
     /// Nodes that connections can be opened to.
     reachable: BTreeSet<String>,
     suspects: Vec<String>,
+    /// Commands that nodes refuse, by name, and with which error.
+    refusals: BTreeMap<String, String>,
     /// What a node says to COMMAND, `None` if it does not answer; and how often one was asked.
     commands: Option<Vec<u8>>,
     learned: usize,
@@ -104,6 +107,9 @@ struct Connected {
     multi: Option<(Vec<u8>, usize)>,
     /// Every command's name that came.
     seen: Vec<String>,
+    /// The database that commands are carried out in, and those of all SETs.
+    db: u8,
+    set_in: Vec<u8>,
 }
 
 impl Rig {
@@ -142,6 +148,7 @@ impl Rig {
             wanted: Vec::new(),
             reachable: nodes.iter().map(|name| (*name).to_owned()).collect(),
             suspects: Vec::new(),
+            refusals: BTreeMap::new(),
             commands: Some(b"*0\r\n".to_vec()),
             learned: 0,
             seen_to: Vec::new(),
@@ -220,7 +227,9 @@ impl Rig {
     fn effects(&mut self) {
         for effect in self.core.take_effects() {
             match effect {
-                Effect::Connect { backend, incarnation, endpoint, .. } => self.wanted.push((backend, incarnation, endpoint.host)),
+                Effect::Connect { backend, incarnation, endpoint, lane, .. } => {
+                    self.wanted.push((backend, incarnation, endpoint.host, lane.db));
+                }
                 Effect::CopyFunctions { node, .. } => {
                     self.seen_to.push(node.to_string());
                     self.core.functions_copied(&node);
@@ -259,13 +268,13 @@ impl Rig {
     }
 
     fn connect(&mut self) {
-        for (backend, incarnation, name) in std::mem::take(&mut self.wanted) {
+        for (backend, incarnation, name, db) in std::mem::take(&mut self.wanted) {
             if self.reachable.contains(&name) {
                 if self.core.backend_up(backend, incarnation) {
                     // The node has forgotten what was tracked for the connection before.
                     self.tracked.values_mut().for_each(|readers| _ = readers.remove(&backend));
                     self.feeds.remove(&backend);
-                    self.nodes.insert(backend, Default::default());
+                    self.nodes.insert(backend, Connected { db, ..Connected::default() });
                 }
             } else {
                 self.core.backend_lost(backend, incarnation, "refused");
@@ -300,7 +309,7 @@ impl Rig {
         let name = self.core.backends[backend as usize].node.to_string();
         let scripts = self.scripts.entry(name.clone()).or_default();
         let data = self.data.entry(name).or_default();
-        let Connected { input, replies, multi, seen } = self.nodes.get_mut(&backend).unwrap();
+        let Connected { input, replies, multi, seen, db, set_in } = self.nodes.get_mut(&backend).unwrap();
         let mut framer = RequestFramer::default();
         if let Ok(Some(Frame::Multibulk(len))) = framer.advance(input) {
             let args: Vec<Vec<u8>> = Args::new(&input[..len], framer.args()).iter().map(<[u8]>::to_vec).collect();
@@ -309,8 +318,10 @@ impl Rig {
             seen.push(name.clone());
             let mut reply = Vec::new();
             match name.as_str() {
+                refused if self.refusals.contains_key(refused) => encode::error(&mut reply, &self.refusals[refused]),
                 "get" => value(&mut reply, data.get(&args[1])),
                 "set" => {
+                    set_in.push(*db);
                     data.insert(args[1].clone(), args[2].clone());
                     encode::simple(&mut reply, "OK");
                 }
@@ -360,7 +371,11 @@ impl Rig {
                     encode::simple(&mut reply, "PUT");
                 }
                 "dbsize" => encode::integer(&mut reply, data.len() as i64),
-                "watch" | "unwatch" | "select" | "hello" => encode::simple(&mut reply, "OK"),
+                "select" => {
+                    *db = std::str::from_utf8(&args[1]).unwrap().parse().unwrap();
+                    encode::simple(&mut reply, "OK");
+                }
+                "watch" | "unwatch" | "hello" | "config" => encode::simple(&mut reply, "OK"),
                 "ping" => encode::simple(&mut reply, "PONG"),
                 "client" if args[1].eq_ignore_ascii_case(b"no-touch") => encode::simple(&mut reply, "OK"),
                 // CLIENT UNBLOCK.

@@ -57,6 +57,7 @@ impl Core {
         self.expire_client_pause();
         self.hear_out_the_stalled();
         self.unblock_overdue();
+        self.put_back_again();
         self.cut_off_if_missed();
         self.expire_subscribes(deadline_ms);
         self.expire_broadcasts(deadline_ms);

@@ -470,15 +470,10 @@ impl Core {
     pub(super) fn move_topics(&mut self) {
         // Connections of nodes that are out go first, so that nothing is said to them.
         for index in 0..self.backends.len() as u32 {
-            let backend = &self.backends[index as usize];
-            if backend.hold != Some(Hold::Subscriber) {
+            if self.backends[index as usize].hold != Some(Hold::Subscriber) {
                 continue;
             }
-            let stays = self.topology.index_of(&backend.node).is_some_and(|node| {
-                let node = &self.topology.nodes()[usize::from(node)];
-                node.up && node.endpoint == backend.endpoint
-            });
-            if !stays {
+            if self.node_of(index).is_none() {
                 for topic in self.topics.by_name.values_mut() {
                     topic.at.retain(|(place, _)| place.backend != index);
                     topic.leaving.retain(|place| place.backend != index);

@@ -300,6 +300,65 @@ fn what_comes_in_the_turn_in_which_its_client_leaves_is_put_back() {
     assert_eq!(rig.core.private_count, 0);
 }
 
+/// A node connection over which something was put back that the node has refused once.
+fn refused_what_was_put_back(rig: &mut Rig) -> u32 {
+    let waiter = rig.client_of_id(2);
+    rig.tell(waiter, "BLPOP q 0");
+    let private = rig.core.sessions[waiter.index as usize].waiting.unwrap();
+    rig.core.backend_known_as(private, Some(77));
+    rig.core.session_ended(waiter);
+    rig.refusals.insert("lpush".to_owned(), "OOM command not allowed when used memory > 'maxmemory'.".to_owned());
+    rig.nodes.get_mut(&private).unwrap().replies.extend(b"*2\r\n$1\r\nq\r\n$1\r\nv\r\n");
+    rig.settle();
+    assert_eq!(rig.nodes[&private].seen, ["blpop", "lpush"]);
+    private
+}
+
+#[test]
+fn what_a_node_refuses_to_take_back_is_tried_again_until_it_does_or_the_time_is_over() {
+    for takes_it in [true, false] {
+        let mut rig = Rig::new(&["a"]);
+        let private = refused_what_was_put_back(&mut rig);
+        rig.pass(TIMEOUT_MS - 100);
+        rig.settle();
+        assert_eq!(rig.nodes[&private].seen, ["blpop", "lpush", "lpush"]);
+        if takes_it {
+            rig.refusals.clear();
+        }
+        rig.pass(TICK_MS);
+        rig.write_to_nodes(usize::MAX);
+        assert_eq!(rig.nodes[&private].seen, ["blpop", "lpush", "lpush", "lpush"]);
+        rig.settle();
+        assert_eq!((rig.nodes.contains_key(&private), rig.core.private_count), (!takes_it, usize::from(!takes_it)));
+        rig.pass(TICK_MS);
+        rig.settle();
+        assert_eq!((rig.nodes.contains_key(&private), rig.core.private_count), (false, 0), "for good");
+    }
+}
+
+#[test]
+fn what_a_node_has_refused_to_take_back_goes_over_the_next_connection_if_that_breaks() {
+    let mut rig = Rig::new(&["a"]);
+    let private = refused_what_was_put_back(&mut rig);
+    rig.kill("a");
+    rig.settle_as_far_as_it_goes();
+    rig.reachable.insert("a".to_owned());
+    rig.refusals.clear();
+    rig.settle();
+    rig.pass(TICK_MS);
+    rig.write_to_nodes(usize::MAX);
+    assert_eq!(rig.nodes[&private].seen, ["lpush"]);
+    rig.settle();
+    assert_eq!((rig.nodes.contains_key(&private), rig.core.private_count), (false, 0));
+    // What has no answer may be there already, and is not said twice.
+    let private = refused_what_was_put_back(&mut rig);
+    rig.pass(TICK_MS);
+    rig.write_to_nodes(usize::MAX);
+    rig.kill("a");
+    rig.settle();
+    assert_eq!((rig.nodes.contains_key(&private), rig.core.private_count), (false, 0));
+}
+
 #[test]
 fn who_is_not_to_touch_keys_reads_them_over_connections_that_do_not() {
     let mut rig = Rig::new(&["a"]);

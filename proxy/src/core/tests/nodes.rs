@@ -194,3 +194,52 @@ fn nothing_waits_longer_for_having_moved_behind_a_newer_command() {
     assert!(rig.got(older).starts_with("-NODEDOWN"));
     assert_eq!(rig.got(newer), "");
 }
+
+/// One node that is up, as the process of this run id.
+fn process(epoch: u64, run_id: Option<&str>) -> Arc<Topology> {
+    let map: NodeMap = [("a".to_owned(), Node { run_id: run_id.map(str::to_owned), ..node("a", true) })].into_iter().collect();
+    Arc::new(Topology::build(&map, epoch, &PlacementOptions::default(), 0))
+}
+
+#[test]
+fn a_connection_to_another_process_than_the_map_speaks_of_is_used_no_more() {
+    for (maps, stays) in [
+        (&[Some("one"), Some("one")][..], true),
+        (&[Some("one"), None], true),
+        (&[Some("one"), None, Some("one")], true),
+        (&[None, None], true),
+        (&[Some("one"), Some("two")], false),
+        (&[Some("one"), None, Some("two")], false),
+        // To whom it leads was never asked.
+        (&[None, Some("one")], false),
+    ] {
+        let mut rig = Rig::new(&["a"]);
+        rig.core.set_topology(process(2, maps[0]));
+        let [plain, watcher, waiter, listener, reader] = [0; 5].map(|_| rig.client());
+        rig.tell(plain, "SET k v");
+        rig.tell(watcher, "WATCH k");
+        rig.tell(waiter, "BLPOP q 0");
+        rig.tell(listener, "SUBSCRIBE ch");
+        rig.tell(reader, "HELLO 3\nCLIENT TRACKING ON BCAST\nGET k");
+        rig.say(plain, request("GET k"));
+        rig.write_to_nodes(usize::MAX);
+        let connections = |rig: &Rig| -> BTreeSet<(u32, u32)> {
+            rig.nodes.keys().map(|backend| (*backend, rig.core.backend_incarnation(*backend))).collect()
+        };
+        let before = connections(&rig);
+        for (at, run_id) in maps.iter().enumerate().skip(1) {
+            rig.core.set_topology(process(2 + at as u64, *run_id));
+        }
+        rig.settle();
+        assert_eq!(rig.got(plain), "$1\r\nv\r\n", "{maps:?}: what was sent is answered");
+        let unblocked = "-UNBLOCKED the node that the command waited at does not hold its keys any more\r\n";
+        assert_eq!(rig.got(waiter), if stays { "" } else { unblocked }, "{maps:?}");
+        assert!(rig.got(reader).contains("invalidate"), "{maps:?}");
+        assert_eq!(rig.tell(plain, "GET k"), "$1\r\nv\r\n", "{maps:?}");
+        assert_eq!(rig.tell(watcher, "MULTI\nGET k\nEXEC").ends_with("*-1\r\n"), !stays, "{maps:?}");
+        let subscribes = rig.nodes.values().flat_map(|node| &node.seen).filter(|seen| *seen == "subscribe").count();
+        assert_eq!(subscribes, 1, "{maps:?}: over the connection that there is now");
+        let after = connections(&rig);
+        assert!(if stays { after == before } else { after.is_disjoint(&before) }, "{maps:?}: {before:?}, {after:?}");
+    }
+}

@@ -364,3 +364,54 @@ fn who_says_nothing_for_too_long_is_closed_unless_it_listens() {
     }
     assert_eq!([idle, listens, busy].map(|client| rig.core.is_open(client)), [false, true, true]);
 }
+
+#[test]
+fn what_config_set_changes_here_once_the_nodes_agree_is_changed_whoever_reads_the_answer() {
+    for setup in ["ECHO x", "HELLO 3\nCLIENT TRACKING ON BCAST NOLOOP"] {
+        for (before, leaves, node_leaves, expect) in [
+            ("ECHO x", "", false, true),
+            ("CLIENT REPLY SKIP", "", false, true),
+            ("CLIENT REPLY OFF", "", false, true),
+            ("ECHO x", "before it is sent", false, true),
+            ("ECHO x", "before it is answered", false, true),
+            // Whether a node agrees that has left is not known.
+            ("ECHO x", "before it is sent", true, false),
+            ("ECHO x", "before it is answered", true, false),
+        ] {
+            let mut rig = Rig::with(&THREE, |settings| settings.allow_node_config = true);
+            let client = rig.client();
+            rig.tell(client, setup);
+            rig.ask(request("DBSIZE"));
+            rig.say(client, [request(before), request("CONFIG SET requirepass secret maxmemory 1gb")].concat());
+            rig.effects();
+            rig.connect();
+            for now in ["before it is sent", "before it is answered"] {
+                if now == leaves {
+                    rig.core.session_closed(client);
+                    rig.clients.remove(&client.index);
+                    assert_eq!(rig.client().index, client.index, "another is in its place");
+                }
+                if now == leaves && node_leaves {
+                    rig.kill("c");
+                    rig.core.set_topology(topology(2, &[("a", true), ("b", true), ("c", false)]));
+                }
+                rig.write_to_nodes(usize::MAX);
+            }
+            rig.settle();
+            rig.core.tick(rig.now_ms * 1000);
+            let is_set = rig.core.live.password.is_some();
+            assert_eq!(is_set, expect, "{setup:?}, {before}, leaves {leaves}, a node too: {node_leaves}");
+            assert_eq!((rig.core.left_behind.len(), rig.core.joins.len()), (0, rig.core.free_joins.len()));
+        }
+    }
+}
+
+#[test]
+fn what_a_large_answer_that_nobody_wants_was_made_of_is_given_back() {
+    let mut rig = Rig::new(&THREE);
+    let client = rig.client();
+    let keys: Vec<_> = (0..50_000).map(|key| key.to_string()).collect();
+    rig.tell(client, &format!("CLIENT REPLY SKIP\nMGET {}", keys.join(" ")));
+    let held = format!("{:?}", rig.core.joins);
+    assert!(held.len() < 1000, "{}", held.len());
+}
