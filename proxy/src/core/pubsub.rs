@@ -177,10 +177,15 @@ impl Core {
     /// A connection for topics has answered a PING: what was published before that has come. False if it was not asked.
     pub(super) fn fence_passed(&mut self, backend: u32) -> bool {
         let Some(waiter) = self.backends[backend as usize].pop() else { return false };
-        if let Some(at) = self.fence_of(&waiter) {
+        self.pass_fence_of(&waiter);
+        true
+    }
+
+    /// Likewise, of what this waiter stands for.
+    pub(super) fn pass_fence_of(&mut self, waiter: &Waiter) {
+        if let Some(at) = self.fence_of(waiter) {
             self.pass_fence(at);
         }
-        true
     }
 
     /// The fence of the command that waits. The whole name of its session tells: the client that asked may be gone, and another have

@@ -32,6 +32,7 @@ mod monitor;
 mod multi_key;
 mod nodes;
 mod observing;
+mod refusals;
 mod scripts;
 mod segments;
 mod stuck;
@@ -78,6 +79,8 @@ struct Rig {
     wanted: Vec<(u32, u32, String)>,
     /// Nodes that connections can be opened to.
     reachable: BTreeSet<String>,
+    /// Nodes that run a script for too long, and refuse nearly everything.
+    busy: BTreeSet<String>,
     suspects: Vec<String>,
     /// What a node says to COMMAND, `None` if it does not answer; and how often one was asked.
     commands: Option<Vec<u8>>,
@@ -141,6 +144,7 @@ impl Rig {
             clients: BTreeMap::new(),
             wanted: Vec::new(),
             reachable: nodes.iter().map(|name| (*name).to_owned()).collect(),
+            busy: BTreeSet::new(),
             suspects: Vec::new(),
             commands: Some(b"*0\r\n".to_vec()),
             learned: 0,
@@ -298,6 +302,7 @@ impl Rig {
 
     fn carry_out_one(&mut self, backend: u32) -> Option<Vec<Vec<u8>>> {
         let name = self.core.backends[backend as usize].node.to_string();
+        let is_busy = self.busy.contains(&name);
         let scripts = self.scripts.entry(name.clone()).or_default();
         let data = self.data.entry(name).or_default();
         let Connected { input, replies, multi, seen } = self.nodes.get_mut(&backend).unwrap();
@@ -309,6 +314,7 @@ impl Rig {
             seen.push(name.clone());
             let mut reply = Vec::new();
             match name.as_str() {
+                _ if is_busy => encode::error(&mut reply, "BUSY Redis is busy running a script."),
                 "get" => value(&mut reply, data.get(&args[1])),
                 "set" => {
                     data.insert(args[1].clone(), args[2].clone());
