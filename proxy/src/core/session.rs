@@ -144,6 +144,9 @@ pub(crate) struct Session {
     passing: bool,
     /// What was told meanwhile.
     told: Vec<u8>,
+    /// Bytes of messages and the like that the client has not taken. Of what it takes they count as the first, so that this is nothing
+    /// that a client gathers which reads as fast as it is told.
+    told_unread: usize,
     /// Bytes that the driver has taken out and that are not sent yet.
     in_flight: usize,
     /// The client has taken some of its output since this was last looked at.
@@ -466,7 +469,10 @@ impl Session {
         let is_ready = |slot: &Slot| matches!(slot, Slot::Ready { .. });
         let last = if self.stash_live > 0 { self.slots.range(..places).rposition(is_ready) } else { None };
         let Some((place, Slot::Ready { start, len })) = last.map(|place| (place, self.slots[place])) else {
-            write(if self.passing { &mut self.told } else { &mut self.out });
+            let out = if self.passing { &mut self.told } else { &mut self.out };
+            let before = out.len();
+            write(out);
+            self.told_unread += out.len() - before;
             self.end_batch();
             return;
         };
@@ -479,6 +485,7 @@ impl Session {
         write(&mut self.stash);
         let told = self.stash.len() - start;
         self.stash_live += told - len as usize;
+        self.told_unread += told - len as usize;
         self.slots[place] = Slot::Ready { start: start as u32, len: told as u32 };
     }
 
@@ -558,6 +565,7 @@ impl Session {
     pub(crate) fn written(&mut self, len: usize) {
         self.out_at += len;
         self.took_output |= len > 0;
+        self.told_unread = self.told_unread.saturating_sub(len);
         if self.out_at == self.out.len() {
             self.out.clear();
             self.out_at = 0;
@@ -578,6 +586,7 @@ impl Session {
 
     /// What was taken out has been sent.
     pub(crate) fn sent(&mut self) {
+        self.told_unread = self.told_unread.saturating_sub(self.in_flight);
         self.in_flight = 0;
         self.took_output = true;
     }
@@ -591,6 +600,11 @@ impl Session {
     #[inline]
     pub(crate) fn unread_bytes(&self) -> usize {
         self.out.len() - self.out_at + self.stash_live + self.in_flight
+    }
+
+    /// Likewise of what it was told beside them.
+    pub(crate) fn told_unread_bytes(&self) -> usize {
+        self.told_unread
     }
 
     /// Whether what is unanswered and unread leaves room for another command.

@@ -38,6 +38,7 @@ mod segments;
 mod stuck;
 mod subscriptions;
 mod transactions;
+mod unread;
 mod waits;
 
 const TIMEOUT_MS: u64 = 1_000;

@@ -331,7 +331,8 @@ impl Core {
         topic.waiting = waiting;
     }
 
-    /// Says something to a client that answers no command. One that leaves too much of it unread is cut off.
+    /// Says something to a client that answers no command. One that leaves too much of it unread is cut off: replies count with it for
+    /// one that listens, as in redis, but not for others that are told of something, which may have asked for much.
     pub(super) fn tell(&mut self, id: SessionId, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
         let session = &mut self.sessions[id.index as usize];
         // What a PUBLISH of its own brings is told in its place, as redis does.
@@ -346,10 +347,12 @@ impl Core {
                 0
             }
         };
-        let unread = session.unread_bytes() + held;
-        self.mark_session(id.index);
-        if unread > SUBSCRIBER_OUTPUT_MAX_BYTES {
+        let unread = if session.subscriptions.is_some() { session.unread_bytes() } else { session.told_unread_bytes() };
+        if unread + held > SUBSCRIBER_OUTPUT_MAX_BYTES {
+            self.mark_session(id.index);
             self.cut_off_listener(id);
+        } else {
+            self.answered(id.index);
         }
     }
 
