@@ -52,3 +52,22 @@ fn what_is_told_to_one_that_does_not_read_is_bounded() {
     });
     assert_eq!(told.count(), 15);
 }
+
+#[test]
+fn what_is_told_while_a_value_is_passed_on_is_bounded() {
+    const PIECE: usize = SUBSCRIBER_OUTPUT_MAX_BYTES / 16;
+    let mut rig = Rig::new(&["a"]);
+    rig.data.entry("a".into()).or_default().insert(b"k".to_vec(), vec![b'v'; 10 * READ_BYTES]);
+    let client = client_that(&mut rig, "HELLO 3;SUBSCRIBE ch;GET other");
+    rig.got(client);
+    rig.say(client, request("GET k"));
+    rig.write_to_nodes(usize::MAX);
+    rig.answer(READ_BYTES);
+    rig.write_to_clients(usize::MAX);
+    assert_eq!(rig.got(client).len(), READ_BYTES, "the rest is to come");
+    let told = (0..40).take_while(|_| {
+        invalidate(&mut rig, client, PIECE);
+        !is_cut_off(&mut rig, client)
+    });
+    assert_eq!(told.count(), 15);
+}
