@@ -28,6 +28,7 @@ mod holding;
 mod introspection;
 mod learning;
 mod listening;
+mod login;
 mod monitor;
 mod multi_key;
 mod nodes;
