@@ -22,7 +22,8 @@ pub(crate) const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
 /// Unread reply bytes past which a client is cut off: it asked for more than it reads, and a worker's memory is not its buffer.
 /// Above [`vrc_cluster::resp::BULK_BYTES_MAX`], so that a reply with the longest value passes.
 pub(crate) const CLIENT_OUTPUT_MAX_BYTES: usize = 1024 * 1024 * 1024;
-/// Likewise of messages for a client that subscribes and does not read (redis's default for the class `pubsub`).
+/// Likewise of a client that subscribes (redis's default for the class `pubsub`), and of what others are told that answers no command:
+/// invalidations, and lines of MONITOR.
 pub(crate) const SUBSCRIBER_OUTPUT_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes of commands that the other workers may have on their way to one whose clients listen by MONITOR; past it, those are cut off.

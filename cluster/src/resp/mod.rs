@@ -26,6 +26,10 @@ pub use request::{Frame, RequestFramer};
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Longest single argument in bytes (redis's default `proto-max-bulk-len`).
 pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Most arguments of a request of a client that has not logged in yet, and bytes of each argument, as redis has it.
+pub const GUARDED_ARGS_MAX: u32 = 10;
+/// See [`GUARDED_ARGS_MAX`].
+pub const GUARDED_BULK_BYTES_MAX: usize = 16 * 1024;
 /// Longest whole request in bytes (redis's default `client-query-buffer-limit`).
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
@@ -33,6 +37,8 @@ pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
 const _: () = assert!(REQUEST_BYTES_MAX <= u32::MAX as usize);
 // A request may hold one argument of the greatest length.
 const _: () = assert!(BULK_BYTES_MAX < REQUEST_BYTES_MAX);
+// The framer looks only at longer counts and lengths whether they are within what is guarded.
+const _: () = assert!(GUARDED_ARGS_MAX > 9 && GUARDED_BULK_BYTES_MAX > 99);
 
 /// The version of the protocol that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -67,6 +73,12 @@ pub enum ProtocolError {
     /// A `$` line that is not a length, or one of an argument that is too long.
     #[error("Protocol error: invalid bulk length")]
     BulkLength,
+    /// More than [`GUARDED_ARGS_MAX`] arguments of a client that has not logged in.
+    #[error("Protocol error: unauthenticated multibulk length")]
+    UnauthenticatedMultibulkLength,
+    /// An argument of more than [`GUARDED_BULK_BYTES_MAX`] of a client that has not logged in.
+    #[error("Protocol error: unauthenticated bulk length")]
+    UnauthenticatedBulkLength,
     /// An argument that does not start with `$`.
     #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
     ExpectedBulk(u8),

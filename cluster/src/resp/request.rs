@@ -1,6 +1,9 @@
 //! Frames requests: a `*`-array of bulk strings, or an inline line.
 
-use super::{ArgRange, BULK_BYTES_MAX, LINE_BYTES_MAX, ProtocolError, REQUEST_BYTES_MAX, parse_integer};
+use super::{
+    ArgRange, BULK_BYTES_MAX, GUARDED_ARGS_MAX, GUARDED_BULK_BYTES_MAX, LINE_BYTES_MAX, ProtocolError, REQUEST_BYTES_MAX,
+    parse_integer,
+};
 
 /// Room for more arguments than this is given back after the request that needed it.
 const ARGS_KEPT: usize = 4 * 1024;
@@ -29,6 +32,7 @@ pub struct RequestFramer {
     args_left: Option<u32>,
     /// Where the argument ends that has not come whole.
     wanted: usize,
+    is_guarded: bool,
 }
 
 impl RequestFramer {
@@ -36,6 +40,12 @@ impl RequestFramer {
     #[inline]
     pub fn args(&self) -> &[ArgRange] {
         &self.args
+    }
+
+    /// Whether requests are refused that are larger than any that logs in, as they are announced: nobody is to have room made for them
+    /// who may not say more than that. Stays so when the framer is reset.
+    pub fn guard(&mut self, is_guarded: bool) {
+        self.is_guarded = is_guarded;
     }
 
     /// Forgets what was found, ready for the next request.
@@ -95,7 +105,7 @@ impl RequestFramer {
                 [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', _, ..] => {
                     (at + 5, usize::from(tens - b'0') * 10 + usize::from(ones - b'0'))
                 }
-                rest => match bulk_length(rest)? {
+                rest => match bulk_length(rest, self.is_guarded)? {
                     Some((line, len)) => (at + line, len),
                     None => break,
                 },
@@ -122,6 +132,9 @@ impl RequestFramer {
     fn count(&mut self, buf: &[u8]) -> Result<Option<u32>, ProtocolError> {
         let Some((line, next)) = count_line(buf, 1, ProtocolError::MultibulkCountTooBig)? else { return Ok(None) };
         let count = parse_integer(line).filter(|n| *n <= i64::from(i32::MAX)).ok_or(ProtocolError::MultibulkLength)?;
+        if self.is_guarded && count > i64::from(GUARDED_ARGS_MAX) {
+            return Err(ProtocolError::UnauthenticatedMultibulkLength);
+        }
         self.at = next;
         // Redis takes a count of nought or less for an empty request.
         Ok(Some(u32::try_from(count).unwrap_or(0)))
@@ -145,7 +158,7 @@ impl RequestFramer {
 
 /// How long the line at the start of `rest` is, with its end, and the length of the argument that it announces; `None` if it has not
 /// come whole.
-fn bulk_length(rest: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
+fn bulk_length(rest: &[u8], is_guarded: bool) -> Result<Option<(usize, usize)>, ProtocolError> {
     match rest.first() {
         None => return Ok(None),
         Some(b'$') => {}
@@ -153,7 +166,11 @@ fn bulk_length(rest: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
     }
     let Some((line, next)) = count_line(rest, 1, ProtocolError::BulkCountTooBig)? else { return Ok(None) };
     let len = parse_integer(line).and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= BULK_BYTES_MAX);
-    Ok(Some((next, len.ok_or(ProtocolError::BulkLength)?)))
+    let len = len.ok_or(ProtocolError::BulkLength)?;
+    if len > GUARDED_BULK_BYTES_MAX && is_guarded {
+        return Err(ProtocolError::UnauthenticatedBulkLength);
+    }
+    Ok(Some((next, len)))
 }
 
 /// The line that starts at `start` without its end, and the offset behind its end; `None` if the end has not come yet.
@@ -215,6 +232,25 @@ mod tests {
         check(&[b"*".as_slice(), &[b'1'; LINE_BYTES_MAX + 1]].concat(), Err(ProtocolError::MultibulkCountTooBig));
         check(&[b"*1\r\n$".as_slice(), &[b'1'; LINE_BYTES_MAX + 1]].concat(), Err(ProtocolError::BulkCountTooBig));
         assert_eq!(ProtocolError::ExpectedBulk(b'G').to_string(), "Protocol error: expected '$', got 'G'");
+    }
+
+    #[test]
+    fn a_guarded_framer_takes_no_more_than_a_login() {
+        let mut framer = RequestFramer::default();
+        framer.guard(true);
+        for (bytes, expect) in [
+            ("*10\r\n", Ok(None)),
+            ("*11\r\n", Err(ProtocolError::UnauthenticatedMultibulkLength)),
+            ("*3000000000\r\n", Err(ProtocolError::MultibulkLength)),
+            ("*1\r\n$16384\r\n", Ok(None)),
+            ("*1\r\n$16385\r\n", Err(ProtocolError::UnauthenticatedBulkLength)),
+            ("*1\r\n$536870913\r\n", Err(ProtocolError::BulkLength)),
+        ] {
+            assert_eq!(framer.advance(bytes.as_bytes()), expect, "{bytes:?}");
+            framer.reset();
+        }
+        framer.guard(false);
+        assert_eq!(framer.advance(b"*11\r\n$16385\r\n"), Ok(None));
     }
 
     #[test]

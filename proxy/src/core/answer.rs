@@ -42,7 +42,7 @@ impl Core {
     pub(crate) fn answer_later(&mut self, id: SessionId, sequence: u32, reply: &[u8]) {
         if self.is_open(id) && matches!(self.sessions[id.index as usize].slot(sequence), Some(Slot::Waiting | Slot::Muted)) {
             self.sessions[id.index as usize].answer(sequence, |out| out.extend_from_slice(reply));
-            self.mark_session(id.index);
+            self.answered(id.index);
         }
     }
 

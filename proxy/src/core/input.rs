@@ -160,6 +160,7 @@ impl Core {
             Some(partial) => *partial,
             None => std::mem::take(&mut self.framer),
         };
+        framer.guard(!self.sessions[index as usize].authenticated);
         let mut at = 0;
         let mut is_fresh = framer.is_fresh();
         // Once for all of them: nearly always nobody is.
@@ -193,6 +194,7 @@ impl Core {
                 Flow::Watch => {
                     at += len;
                     is_watched = self.is_watched(index);
+                    framer.guard(!self.sessions[index as usize].authenticated);
                 }
                 Flow::Pause(pause) => {
                     self.pause(index, pause);
@@ -278,7 +280,8 @@ impl Core {
     }
 
     /// Many clients say all of a pipeline before they read any answer. Where one is paused because of what it has not read, and takes
-    /// nothing of it, it is heard out, or each would wait for the other. To be called at every tick.
+    /// nothing of it, it is heard out, or each would wait for the other; but not who has not logged in, to whom all that may be said
+    /// are errors. To be called at every tick.
     pub(super) fn hear_out_the_stalled(&mut self) {
         for at in 0..self.paused.len() {
             let id = self.paused[at];
@@ -286,7 +289,7 @@ impl Core {
                 continue;
             }
             let session = &mut self.sessions[id.index as usize];
-            let stalled = session.is_stalled() && session.paused == Some(Pause::Answers);
+            let stalled = session.is_stalled() && session.paused == Some(Pause::Answers) && session.authenticated;
             if stalled && session.kept_bytes() >= CLIENT_INPUT_MAX_BYTES {
                 tracing::warn!(
                     client = session.id,

@@ -36,9 +36,12 @@ impl Core {
                 self.hello(index, args);
                 self.follow_session(index);
                 self.follow_own_broadcast(index);
-                return self.before_all_after(index);
+                return self.after_login(index);
             }
-            "auth" => self.auth(index, args),
+            "auth" => {
+                self.auth(index, args);
+                return Flow::Watch;
+            }
             "select" => {
                 self.select(index, args);
                 self.follow_session(index);
@@ -51,7 +54,7 @@ impl Core {
             }
             "reset" => {
                 self.reset(index);
-                return self.before_all_after(index);
+                return self.after_login(index);
             }
             "time" => self.time(index),
             "monitor" => return self.monitor(index),
@@ -92,6 +95,14 @@ impl Core {
             }
         }
         Flow::Next
+    }
+
+    /// How to go on where the client may be logged in now, or not any more: that decides which requests are taken.
+    fn after_login(&self, index: u32) -> Flow {
+        match self.before_all_after(index) {
+            Flow::Next => Flow::Watch,
+            flow => flow,
+        }
     }
 
     pub(super) fn proto(&self, index: u32) -> Proto {

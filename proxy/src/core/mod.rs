@@ -11,6 +11,7 @@
 mod acl;
 mod answer;
 mod aside;
+mod asked;
 mod backend;
 mod broadcast;
 mod buffers;

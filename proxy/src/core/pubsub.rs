@@ -162,13 +162,11 @@ impl Core {
 
     /// The reply to a PUBLISH is there, but perhaps not yet the message to the publisher itself.
     pub(super) fn publish_answered(&mut self, waiter: Waiter, reply: &[u8]) {
-        let fences = &mut self.topics.fences;
-        let is_its = |fence: &Fence| fence.session.index == waiter.session && fence.sequence == waiter.sequence;
-        let Some(at) = fences.iter().position(is_its) else {
+        let Some(at) = self.fence_of(&waiter) else {
             debug_assert!(false, "every such command has one");
             return;
         };
-        let fence = &mut fences[at];
+        let fence = &mut self.topics.fences[at];
         fence.reply = corrected(reply, fence.surplus);
         match fence.backend.filter(|_| reply[0] == b':') {
             Some(listener) => self.queue(listener, waiter, PING),
@@ -179,15 +177,29 @@ impl Core {
     /// A connection for topics has answered a PING: what was published before that has come. False if it was not asked.
     pub(super) fn fence_passed(&mut self, backend: u32) -> bool {
         let Some(waiter) = self.backends[backend as usize].pop() else { return false };
-        let fences = &self.topics.fences;
-        let is_its = |fence: &Fence| fence.session.index == waiter.session && fence.sequence == waiter.sequence;
-        if let Some(at) = fences.iter().position(is_its).filter(|_| !waiter.is_nobody()) {
-            self.pass_fence(at);
-        }
+        self.pass_fence_of(&waiter);
         true
     }
 
+    /// Likewise, of what this waiter stands for.
+    pub(super) fn pass_fence_of(&mut self, waiter: &Waiter) {
+        if let Some(at) = self.fence_of(waiter) {
+            self.pass_fence(at);
+        }
+    }
+
+    /// The fence of the command that waits. The whole name of its session tells: the client that asked may be gone, and another have
+    /// come in its place that has got as far.
+    fn fence_of(&self, waiter: &Waiter) -> Option<usize> {
+        let is_its = |fence: &Fence| fence.session == waiter.session_id() && fence.sequence == waiter.sequence;
+        self.topics.fences.iter().position(is_its)
+    }
+
     fn pass_fence(&mut self, at: usize) {
+        if self.topics.fences[at].reply.is_empty() {
+            debug_assert!(false, "nothing is asked before the reply is there");
+            return;
+        }
         let fence = self.topics.fences.remove(at);
         if self.is_open(fence.session) {
             self.sessions[fence.session.index as usize].expect_reply(fence.sequence);

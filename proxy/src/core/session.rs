@@ -19,7 +19,10 @@ use super::{
     tracking::Tracking,
     transaction::Transaction,
 };
-use crate::limits::{CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, READ_BYTES, SPARE_BUFFERS_MAX};
+use crate::limits::{
+    CLIENT_OUTPUT_MAX_BYTES, CLIENT_OUTPUT_PAUSE_BYTES, CLIENT_PENDING_MAX, GATHER_BYTES_MAX, KEEP_BYTES, READ_BYTES,
+    SPARE_BUFFERS_MAX,
+};
 
 /// Names a session for as long as the process runs: an index that is used again, and a generation that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +149,9 @@ pub(crate) struct Session {
     passing: bool,
     /// What was told meanwhile.
     told: Vec<u8>,
+    /// Bytes of messages and the like that the client has not taken. Of what it takes they count as the first, so that this is nothing
+    /// that a client gathers which reads as fast as it is told.
+    told_unread: usize,
     /// Bytes that the driver has taken out and that are not sent yet.
     in_flight: usize,
     /// The client has taken some of its output since this was last looked at.
@@ -390,9 +396,10 @@ impl Session {
                 self.release();
             }
         } else {
-            *slot = Slot::Ready { start: self.stash.len() as u32, len: reply.len() as u32 };
+            let start = self.stash.len();
             self.stash.extend_from_slice(reply);
             self.stash_live += reply.len();
+            *slot = ready(start, self.stash.len());
         }
         true
     }
@@ -420,9 +427,8 @@ impl Session {
         } else {
             let start = self.stash.len();
             write(&mut self.stash);
-            let len = self.stash.len() - start;
-            self.stash_live += len;
-            self.slots[place] = Slot::Ready { start: start as u32, len: len as u32 };
+            self.stash_live += self.stash.len() - start;
+            self.slots[place] = ready(start, self.stash.len());
         }
     }
 
@@ -432,7 +438,7 @@ impl Session {
         self.unmute(sequence);
         if place > 0 {
             // It counts as a byte, so that something is known to wait for its turn.
-            self.slots[place] = Slot::Ready { start: self.stash.len() as u32, len: 0 };
+            self.slots[place] = Slot::Ready { start: 0, len: 0 };
             self.stash_live += 1;
             return;
         }
@@ -466,21 +472,40 @@ impl Session {
         };
         let is_ready = |slot: &Slot| matches!(slot, Slot::Ready { .. });
         let last = if self.stash_live > 0 { self.slots.range(..places).rposition(is_ready) } else { None };
-        let Some((place, Slot::Ready { start, len })) = last.map(|place| (place, self.slots[place])) else {
-            write(if self.passing { &mut self.told } else { &mut self.out });
+        let Some(place) = last else {
+            let out = if self.passing { &mut self.told } else { &mut self.out };
+            let before = out.len();
+            write(out);
+            self.told_unread += out.len() - before;
             self.end_batch();
             return;
         };
-        let (mut start, end) = (start as usize, start as usize + len as usize);
-        if end < self.stash.len() {
-            let moved_to = self.stash.len();
-            self.stash.extend_from_within(start..end);
-            start = moved_to;
-        }
+        let (start, len) = self.move_to_end(place);
         write(&mut self.stash);
-        let told = self.stash.len() - start;
-        self.stash_live += told - len as usize;
-        self.slots[place] = Slot::Ready { start: start as u32, len: told as u32 };
+        let told = self.stash.len() - start - len;
+        self.told_unread += told;
+        // An empty reply counts as a byte, until it is not empty any more.
+        self.stash_live += told - usize::from(len == 0);
+        self.slots[place] = ready(start, self.stash.len());
+    }
+
+    /// Moves the reply that waits in a place of the row to the end of the stash, for more to come behind it. Returns where it begins
+    /// there, and its length.
+    fn move_to_end(&mut self, place: usize) -> (usize, usize) {
+        let reply = |slot: &Slot| match *slot {
+            Slot::Ready { start, len } => (start as usize, len as usize),
+            _ => unreachable!("it is ready"),
+        };
+        let (start, len) = reply(&self.slots[place]);
+        if start + len == self.stash.len() {
+            return (start, len);
+        }
+        // What is moved leaves as much behind: were that not dropped in time, every message might leave one more copy of a large reply.
+        self.compact_if_sparse();
+        let (start, len) = reply(&self.slots[place]);
+        let end = self.stash.len();
+        self.stash.extend_from_within(start..start + len);
+        (end, len)
     }
 
     /// Hands over a whole buffer as the reply, without a copy where the output is empty and it is this command's turn.
@@ -513,7 +538,7 @@ impl Session {
             self.passing = false;
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
-            self.out.append(&mut self.told);
+            self.out.append(&mut std::mem::take(&mut self.told));
             if self.stash_live > 0 {
                 self.release();
             }
@@ -530,12 +555,19 @@ impl Session {
         }
         if self.stash_live == 0 {
             self.stash.clear();
-        } else if self.stash.len() > 64 * 1024 && self.stash_live < self.stash.len() / 2 {
+        } else {
+            self.compact_if_sparse();
+        }
+    }
+
+    #[inline]
+    fn compact_if_sparse(&mut self) {
+        if self.stash.len() > 64 * 1024 && self.stash_live < self.stash.len() / 2 {
             self.compact();
         }
     }
 
-    /// Drops the stash's bytes that have had their turn; paid for by at least as many that were released.
+    /// Drops the stash's bytes that have had their turn, or were moved; paid for by at least as many that were.
     fn compact(&mut self) {
         let mut kept = Vec::with_capacity(self.stash_live);
         for slot in &mut self.slots {
@@ -559,6 +591,7 @@ impl Session {
     pub(crate) fn written(&mut self, len: usize) {
         self.out_at += len;
         self.took_output |= len > 0;
+        self.told_unread = self.told_unread.saturating_sub(len);
         if self.out_at == self.out.len() {
             self.out.clear();
             self.out_at = 0;
@@ -579,13 +612,14 @@ impl Session {
 
     /// What was taken out has been sent.
     pub(crate) fn sent(&mut self) {
+        self.told_unread = self.told_unread.saturating_sub(self.in_flight);
         self.in_flight = 0;
         self.took_output = true;
     }
 
     /// Whether there is output of which the client has taken nothing since the last look.
     pub(crate) fn is_stalled(&mut self) -> bool {
-        !std::mem::take(&mut self.took_output) && self.unread_bytes() > self.stash_live + self.parts_bytes
+        !std::mem::take(&mut self.took_output) && (self.in_flight > 0 || !self.output().is_empty())
     }
 
     /// Of the parts of some command so many bytes are kept now, rather than so many before.
@@ -593,10 +627,15 @@ impl Session {
         self.parts_bytes = (self.parts_bytes + now).saturating_sub(before);
     }
 
-    /// Bytes of replies that the client has not taken.
+    /// Bytes that are held for the client until it takes them.
     #[inline]
     pub(crate) fn unread_bytes(&self) -> usize {
-        self.out.len() - self.out_at + self.stash_live + self.parts_bytes + self.in_flight
+        self.out.len() - self.out_at + self.stash.len() + self.parts_bytes + self.told.len() + self.in_flight
+    }
+
+    /// Those of them that it was told beside its replies.
+    pub(crate) fn told_unread_bytes(&self) -> usize {
+        self.told_unread
     }
 
     /// Whether what is unanswered and unread leaves room for another command.
@@ -630,7 +669,11 @@ impl Session {
     /// Bytes of memory that its buffers take.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
-        self.input.capacity() + self.out.capacity() + self.stash.capacity() + self.slots.capacity() * size_of::<Slot>()
+        self.input.capacity()
+            + self.out.capacity()
+            + self.stash.capacity()
+            + self.told.capacity()
+            + self.slots.capacity() * size_of::<Slot>()
     }
 
     /// Gives back what is more than a session is likely to need again soon.
@@ -642,6 +685,14 @@ impl Session {
             empty(&mut self.input);
         }
     }
+}
+
+/// What waits for its turn between these two places of the stash. What is too far behind to be named never gets it: the row ends there,
+/// and the client is cut off, since it left that much unread.
+#[inline]
+fn ready(start: usize, end: usize) -> Slot {
+    const _: () = assert!(CLIENT_OUTPUT_MAX_BYTES < u32::MAX as usize);
+    if u32::try_from(end).is_ok() { Slot::Ready { start: start as u32, len: (end - start) as u32 } } else { Slot::Waiting }
 }
 
 #[cfg(test)]
@@ -703,6 +754,53 @@ mod tests {
         assert_eq!(session.stash_live, 0);
         session.tell(Some(sequences[3]), put(">"));
         assert_eq!(text(&session), "<^01~23[ab]!>");
+    }
+
+    #[test]
+    fn messages_leave_no_copies_of_a_large_reply_behind() {
+        const LARGE: usize = 256 * 1024;
+        let mut session = Session::default();
+        let sequences: Vec<_> = (0..100).map(|_| session.push(Slot::Waiting)).collect();
+        session.answer(sequences[99], |out| out.resize(LARGE, b'x'));
+        for sequence in &sequences[1..99] {
+            session.answer(*sequence, |out| out.push(b'.'));
+            session.tell(None, |out| out.push(b'!'));
+            assert!(session.stash.len() < 4 * LARGE, "{}", session.stash.len());
+            assert!(session.unread_bytes() >= session.stash.len());
+        }
+        session.answer(sequences[0], |out| out.push(b'0'));
+        assert_eq!(text(&session), format!("0{}{}{}", ".".repeat(98), "x".repeat(LARGE), "!".repeat(98)));
+        assert_eq!((session.stash.len(), session.stash_live), (0, 0));
+    }
+
+    #[test]
+    fn what_is_told_behind_a_reply_that_is_not_wanted_leaves_nothing_behind() {
+        let mut session = Session::default();
+        let (first, muted) = (session.push(Slot::Waiting), session.push(Slot::Muted));
+        session.keep_muted(muted);
+        session.answer(muted, |_| {});
+        session.tell(None, |out| out.extend_from_slice(b"told"));
+        session.answer(first, |out| out.push(b'0'));
+        assert_eq!((text(&session), session.stash_live, session.stash.len()), ("0told", 0, 0));
+    }
+
+    #[test]
+    fn what_is_told_while_a_value_is_passed_on_counts_as_unread() {
+        let mut session = Session::default();
+        let sequence = session.push(Slot::Waiting);
+        assert!(session.begin_passing(sequence, b"$5\r\n"));
+        session.tell(None, |out| out.extend_from_slice(b"told"));
+        assert_eq!((text(&session), session.unread_bytes()), ("$5\r\n", 8));
+        session.pass(b"value\r\n", 0);
+        assert_eq!((text(&session), session.unread_bytes()), ("$5\r\nvalue\r\ntold", 15));
+    }
+
+    #[test]
+    fn what_cannot_be_named_in_the_stash_never_has_its_turn() {
+        let max = u32::MAX as usize;
+        assert_eq!(ready(max - 3, max), Slot::Ready { start: u32::MAX - 3, len: 3 });
+        assert_eq!(ready(max - 3, max + 1), Slot::Waiting);
+        assert_eq!(ready(max + 1, max + 2), Slot::Waiting);
     }
 
     #[test]

@@ -29,15 +29,18 @@ mod introspection;
 mod lanes;
 mod learning;
 mod listening;
+mod login;
 mod monitor;
 mod multi_key;
 mod nodes;
 mod observing;
+mod refusals;
 mod scripts;
 mod segments;
 mod stuck;
 mod subscriptions;
 mod transactions;
+mod unread;
 mod waits;
 
 const TIMEOUT_MS: u64 = 1_000;
@@ -79,6 +82,8 @@ struct Rig {
     wanted: Vec<(u32, u32, String, u8)>,
     /// Nodes that connections can be opened to.
     reachable: BTreeSet<String>,
+    /// Nodes that run a script for too long, and refuse nearly everything.
+    busy: BTreeSet<String>,
     suspects: Vec<String>,
     /// Commands that nodes refuse, by name, and with which error.
     refusals: BTreeMap<String, String>,
@@ -147,6 +152,7 @@ impl Rig {
             clients: BTreeMap::new(),
             wanted: Vec::new(),
             reachable: nodes.iter().map(|name| (*name).to_owned()).collect(),
+            busy: BTreeSet::new(),
             suspects: Vec::new(),
             refusals: BTreeMap::new(),
             commands: Some(b"*0\r\n".to_vec()),
@@ -307,6 +313,7 @@ impl Rig {
 
     fn carry_out_one(&mut self, backend: u32) -> Option<Vec<Vec<u8>>> {
         let name = self.core.backends[backend as usize].node.to_string();
+        let is_busy = self.busy.contains(&name);
         let scripts = self.scripts.entry(name.clone()).or_default();
         let data = self.data.entry(name).or_default();
         let Connected { input, replies, multi, seen, db, set_in } = self.nodes.get_mut(&backend).unwrap();
@@ -319,6 +326,7 @@ impl Rig {
             let mut reply = Vec::new();
             match name.as_str() {
                 refused if self.refusals.contains_key(refused) => encode::error(&mut reply, &self.refusals[refused]),
+                _ if is_busy => encode::error(&mut reply, "BUSY Redis is busy running a script."),
                 "get" => value(&mut reply, data.get(&args[1])),
                 "set" => {
                     set_in.push(*db);

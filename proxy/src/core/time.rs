@@ -61,6 +61,7 @@ impl Core {
         self.cut_off_if_missed();
         self.expire_subscribes(deadline_ms);
         self.expire_broadcasts(deadline_ms);
+        self.ask_again();
         self.ping_listeners();
         self.ask_the_silent();
         self.close_idle();

@@ -7,7 +7,7 @@
 //! is still heard; what is published at the new place before that is missed. Nothing comes twice: a message is published at one node.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -21,6 +21,7 @@ use crate::limits::{LISTENER_PING_MS, SUBSCRIBER_OUTPUT_MAX_BYTES};
 
 use super::{
     Core, Effect,
+    asked::{AskedOfNodes, Wish},
     backend::{Lane, State, Waiter},
     events,
     private::Hold,
@@ -60,22 +61,22 @@ impl Kind {
 pub(super) type Name = (Kind, Box<[u8]>);
 
 /// A connection that a topic is subscribed on, under its own name or under that of the node's guest database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    backend: u32,
-    guest: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) backend: u32,
+    pub(super) guest: bool,
 }
 
 /// Something that somebody on this worker listens to.
 #[derive(Debug, Default)]
 pub(super) struct Topic {
     /// Tells this topic from one of the same name before it: what confirms that one says nothing of this.
-    number: u32,
+    pub(super) number: u32,
     pub(super) subscribers: Vec<SessionId>,
     /// Where it belongs, and whether the node has confirmed it.
-    at: Vec<(Place, bool)>,
+    pub(super) at: Vec<(Place, bool)>,
     /// Where it belonged, until it is confirmed where it does now.
-    leaving: Vec<Place>,
+    pub(super) leaving: Vec<Place>,
     /// Who waits for the confirmation.
     pub(super) waiting: Vec<Pending>,
 }
@@ -105,8 +106,7 @@ pub(super) struct Pending {
 pub(crate) struct Topics {
     pub(super) by_name: HashMap<Name, Topic>,
     next_number: u32,
-    /// Of each connection, the topics that its node has been told to end: they count until the last of their nodes has.
-    ending: HashMap<u32, VecDeque<Arc<Name>>>,
+    pub(super) asked: AskedOfNodes,
     /// Replies that come after the message to the publisher itself.
     pub(super) fences: Vec<Fence>,
 }
@@ -118,14 +118,11 @@ impl Topics {
     }
 }
 
-/// Marks the request that ends a topic.
-const ENDS: u32 = u32::MAX;
-
 impl Core {
     /// Sees to it that there is such a topic.
     pub(super) fn make_topic(&mut self, name: &Name) {
         if !self.topics.by_name.contains_key(name) {
-            self.topics.next_number = (self.topics.next_number + 1) % ENDS;
+            self.topics.next_number = self.topics.next_number.wrapping_add(1);
             self.topics.by_name.insert(name.clone(), Topic { number: self.topics.next_number, ..Topic::default() });
             self.all_stats.audience.workers(name.0, &name.1, 1);
             self.place_topic(name);
@@ -142,18 +139,9 @@ impl Core {
         let places: Vec<Place> = topic.at.into_iter().map(|(place, _)| place).chain(topic.leaving).collect();
         let ending = Arc::new(name.clone());
         for place in places {
-            if self.say_to_node(place, name.0.unsubscribe(), &name.1, ENDS) {
-                self.topics.ending.entry(place.backend).or_default().push_back(Arc::clone(&ending));
-            }
+            self.ask_node(place, Arc::clone(&ending), Wish::End);
         }
         self.ended_at_a_node(ending);
-    }
-
-    /// One fewer counts the topic.
-    fn ended_at_a_node(&self, ending: Arc<Name>) {
-        if let Some((kind, name)) = Arc::into_inner(ending) {
-            self.all_stats.audience.workers(kind, &name, -1);
-        }
     }
 
     // ---- Upstream ----
@@ -194,7 +182,7 @@ impl Core {
         topic.at.extend(new.iter().map(|place| (*place, false)));
         topic.leaving.extend(gone.into_iter().map(|(place, _)| place));
         for place in new {
-            self.say_to_node(place, name.0.subscribe(), &name.1, number);
+            self.ask_node(place, Arc::new(name.clone()), Wish::Subscribe(number));
         }
         self.leave_if_confirmed(name);
     }
@@ -202,7 +190,7 @@ impl Core {
     fn leave_if_confirmed(&mut self, name: &Name) {
         let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.is_confirmed()) else { return };
         for place in std::mem::take(&mut topic.leaving) {
-            self.say_to_node(place, name.0.unsubscribe(), &name.1, 0);
+            self.ask_node(place, Arc::new(name.clone()), Wish::Leave);
         }
     }
 
@@ -221,20 +209,6 @@ impl Core {
         self.backends[index as usize].hold = Some(Hold::Subscriber);
         self.connect(index);
         index
-    }
-
-    /// False if the connection is not there any more.
-    fn say_to_node(&mut self, place: Place, verb: &str, name: &[u8], number: u32) -> bool {
-        if self.backends[place.backend as usize].hold != Some(Hold::Subscriber) {
-            return false;
-        }
-        let of_guest = if place.guest { events::of_guest(name) } else { None };
-        let name = of_guest.as_deref().unwrap_or(name);
-        let mut request = Vec::with_capacity(name.len() + 48);
-        encode::request(&mut request, &[verb.as_bytes(), name]);
-        let waiter = Waiter { sequence: number, part: u16::from(place.guest), ..Waiter::nobody(self.now_us) };
-        self.queue(place.backend, waiter, &request);
-        true
     }
 
     /// Asks nodes from which nothing is awaited whether they are still there: on connections that only listen, a node that died in
@@ -256,9 +230,9 @@ impl Core {
     pub(super) fn subscriber_input(&mut self, index: u32, reply: &[u8]) -> bool {
         match reply[0] {
             b'-' => {
-                let waiter = self.backends[index as usize].pop();
-                waiter.into_iter().for_each(|waiter| self.refuse_topic(index, waiter, reply));
-                return waiter.is_some();
+                let Some(waiter) = self.backends[index as usize].pop() else { return false };
+                self.refused_by_node(waiter, reply);
+                return true;
             }
             // A PING where nothing is subscribed any more.
             b'+' => return self.fence_passed(index),
@@ -271,44 +245,15 @@ impl Core {
             [b"pmessage", pattern, channel, _] => self.spread_by_pattern(pattern, channel, reply),
             [b"smessage", name, _] => self.spread(Kind::Shard, name, reply),
             [b"pong", ..] => return self.fence_passed(index),
-            [verb, name, ..] => {
-                let Some(waiter) = self.backends[index as usize].pop() else { return false };
-                if waiter.sequence == ENDS {
-                    self.ended_upstream(index);
-                }
-                let kind = match *verb {
-                    b"subscribe" => Kind::Channel,
-                    b"psubscribe" => Kind::Pattern,
-                    b"ssubscribe" => Kind::Shard,
-                    _ => return true,
-                };
-                let place = Place { backend: index, guest: waiter.part == 1 };
-                let of_client = if place.guest { events::of_client(name) } else { None };
-                let name = of_client.as_deref().unwrap_or(name);
-                self.confirm(place, &(kind, name.into()), waiter.sequence);
-            }
+            // A subscription that was begun or ended.
+            [_, _, ..] => return self.backends[index as usize].pop().is_some_and(|waiter| self.done_by_node(waiter)),
             _ => return false,
         }
         true
     }
 
-    /// A node has ended the topic that it was told to end first.
-    fn ended_upstream(&mut self, backend: u32) {
-        let of_backend = self.topics.ending.get_mut(&backend);
-        if let Some(ending) = of_backend.and_then(VecDeque::pop_front) {
-            self.ended_at_a_node(ending);
-        }
-    }
-
-    /// The connection is gone, and all that it carried.
-    fn all_ended_upstream(&mut self, backend: u32) {
-        for ending in self.topics.ending.remove(&backend).unwrap_or_default() {
-            self.ended_at_a_node(ending);
-        }
-        self.drop_fences(backend);
-    }
-
-    fn confirm(&mut self, place: Place, name: &Name, number: u32) {
+    /// A node hears a topic's messages from now on.
+    pub(super) fn confirm(&mut self, place: Place, name: &Name, number: u32) {
         let Some(topic) = self.topics.by_name.get_mut(name).filter(|topic| topic.number == number) else { return };
         topic.at.iter_mut().filter(|(at, _)| *at == place).for_each(|(_, confirmed)| *confirmed = true);
         self.answer_if_confirmed(name);
@@ -324,23 +269,6 @@ impl Core {
         }
         self.leave_if_confirmed(name);
         self.drop_unheard(name);
-    }
-
-    /// A node refuses to subscribe a topic: nobody has it then, and those who wait for it get the node's error.
-    fn refuse_topic(&mut self, backend: u32, waiter: Waiter, error: &[u8]) {
-        let found = self.topics.by_name.iter().find(|(_, topic)| topic.number == waiter.sequence);
-        let Some(name) = found.map(|(name, _)| name.clone()) else { return };
-        let place = Place { backend, guest: waiter.part == 1 };
-        let topic = self.topics.by_name.get_mut(&name).expect("just found");
-        topic.at.retain(|(at, _)| *at != place);
-        let subscribers = topic.subscribers.clone();
-        for pending in std::mem::take(&mut topic.waiting) {
-            self.deliver(Waiter::new(pending.session, pending.sequence, CommandId::NONE, pending.since_ms * 1000), error);
-        }
-        for subscriber in subscribers {
-            self.drop_subscription(subscriber.index, &name);
-        }
-        self.drop_unheard(&name);
     }
 
     // ---- Messages ----
@@ -403,7 +331,8 @@ impl Core {
         topic.waiting = waiting;
     }
 
-    /// Says something to a client that answers no command. One that leaves too much of it unread is cut off.
+    /// Says something to a client that answers no command. One that leaves too much of it unread is cut off: replies count with it for
+    /// one that listens, as in redis, but not for others that are told of something, which may have asked for much.
     pub(super) fn tell(&mut self, id: SessionId, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
         let session = &mut self.sessions[id.index as usize];
         // What a PUBLISH of its own brings is told in its place, as redis does.
@@ -418,10 +347,12 @@ impl Core {
                 0
             }
         };
-        let unread = session.unread_bytes() + held;
-        self.mark_session(id.index);
-        if unread > SUBSCRIBER_OUTPUT_MAX_BYTES {
+        let unread = if session.subscriptions.is_some() { session.unread_bytes() } else { session.told_unread_bytes() };
+        if unread + held > SUBSCRIBER_OUTPUT_MAX_BYTES {
+            self.mark_session(id.index);
             self.cut_off_listener(id);
+        } else {
+            self.answered(id.index);
         }
     }
 
@@ -462,7 +393,7 @@ impl Core {
         }
         self.connect(index);
         for (name, place, number) in again {
-            self.say_to_node(place, name.0.subscribe(), &name.1, number);
+            self.ask_node(place, Arc::new(name), Wish::Subscribe(number));
         }
     }
 
@@ -500,7 +431,9 @@ impl Core {
             if self.is_open(pending.session) {
                 let waiter = Waiter::new(pending.session, pending.sequence, CommandId::NONE, self.now_us);
                 self.fail(waiter, "NODEDOWN the channel's node did not confirm the subscription in time");
-                self.drop_subscription(pending.session.index, &name);
+                if pending.is_new {
+                    self.drop_subscription(pending.session.index, &name);
+                }
             }
             self.drop_unheard(&name);
         }

@@ -91,6 +91,33 @@ fn a_publisher_is_answered_although_its_listening_connection_is_lost() {
 }
 
 #[test]
+fn what_was_asked_for_a_publisher_that_has_left_answers_nothing_for_the_next_in_its_place() {
+    let mut rig = Rig::new(&THREE);
+    let channel = rig.key_of("a", 0);
+    let other = rig.client();
+    rig.say(other, request(&format!("SUBSCRIBE {channel}")));
+    rig.settle();
+    let publish =
+        [request("HELLO 3"), request(&format!("SUBSCRIBE {channel}")), request(&format!("PUBLISH {channel} hi"))].concat();
+    let first = rig.client();
+    rig.say(first, &publish);
+    // It is answered, and the listening connection is asked.
+    rig.turn();
+    rig.core.session_closed(first);
+    let next = rig.client();
+    assert_eq!(next.index, first.index);
+    rig.say(next, &publish);
+    let listener = rig.core.backends.iter().position(|backend| backend.hold == Some(Hold::Subscriber)).unwrap() as u32;
+    assert_eq!(rig.core.backends[listener as usize].pending(), 1);
+    rig.write_to_nodes(usize::MAX);
+    let pong = std::mem::take(&mut rig.nodes.get_mut(&listener).unwrap().replies);
+    assert_eq!(pong, b"+PONG\r\n");
+    rig.core.backend_input(listener, rig.core.backend_incarnation(listener), &pong);
+    rig.settle();
+    assert!(rig.got(next).ends_with(":2\r\n"));
+}
+
+#[test]
 fn messages_do_not_wait_behind_a_command_that_waits() {
     let mut rig = Rig::new(&THREE);
     let channel = rig.key_of("a", 0);
