@@ -144,6 +144,7 @@ impl Waiter {
         Waiter::new(SessionId { index: NOBODY, generation: SETTING_UP }, 0, CommandId::NONE, since_us)
     }
 
+    #[inline]
     pub(crate) fn sets_up(&self) -> bool {
         self.is_nobody() && self.generation == SETTING_UP
     }

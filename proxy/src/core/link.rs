@@ -160,7 +160,9 @@ impl Core {
                                 self.timed(index, waiter);
                             }
                             if reply[0] == b'-' {
-                                if let Some(reason) = refused_set_up(&waiter, reply) {
+                                if waiter.sets_up()
+                                    && let Some(reason) = refused_set_up(reply)
+                                {
                                     break reason;
                                 }
                                 self.node_error(index, &waiter, reply);

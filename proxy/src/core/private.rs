@@ -444,13 +444,14 @@ impl Core {
     }
 }
 
-/// Why a connection is of no more use, if a node refuses to make it one of another lane.
-pub(super) fn refused_set_up(waiter: &Waiter, error: &[u8]) -> Option<String> {
+/// Why a connection is of no more use, since a node refuses to make it one of another lane.
+#[cold]
+pub(super) fn refused_set_up(error: &[u8]) -> Option<String> {
     // CLIENT NO-TOUCH came with redis 7.2: where it is not known, it is of no consequence.
     const UNKNOWN: &[u8] = b"-ERR unknown subcommand";
     let is_unknown = error.get(..UNKNOWN.len()).is_some_and(|start| start.eq_ignore_ascii_case(UNKNOWN));
-    (waiter.sets_up() && !is_unknown)
-        .then(|| format!("it would not change the database or protocol: {}", String::from_utf8_lossy(&error[1..]).trim_end()))
+    let error = String::from_utf8_lossy(&error[1..]);
+    (!is_unknown).then(|| format!("it would not change the database or protocol: {}", error.trim_end()))
 }
 
 /// `CLIENT UNBLOCK client TIMEOUT|ERROR`.
