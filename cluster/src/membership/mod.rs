@@ -15,6 +15,8 @@
 //!   shown up, and is emptied after that map stands, and never while one that shows it up is on its way; only then a map shows
 //!   it up. Where the process lives on that proxies have used, all of them have left it by then: they have confirmed that map, or had their
 //!   grace period.
+//! - **Only what an agent has admitted is emptied**: the process that answers is the one that the agent announced last, where it says which.
+//!   An agent that announces a wrong address names some other redis.
 //! - **Guests flushed before shown down.** When a node goes down, the guest databases of all that are up are flushed, after the map
 //!   that showed the node up was acknowledged and before the one that shows it down is written.
 //! - **What no map has said can be taken back.** A node that was found down, and whose very process answers again

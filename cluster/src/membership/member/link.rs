@@ -101,6 +101,7 @@ impl Member {
             unanswered: None,
             in_flight: false,
         });
+        self.contest_answer(now);
         if book.leading {
             self.meet(&server, now, book);
         }
@@ -113,7 +114,7 @@ impl Member {
         }
         let same = match &self.run_id {
             Some(run_id) => *run_id == server.run_id || flaw::has(Flaw::RestartUnnoticed),
-            None => self.published == Published::Up && self.ran_when_last_seen(server, now),
+            None => self.published == Published::Up && self.ran_when_last_seen(server, now) && !self.meets_stranger(),
         };
         match &mut self.standing {
             Standing::Up { doubt_until_ms, .. } if same => *doubt_until_ms = None,

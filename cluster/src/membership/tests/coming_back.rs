@@ -40,7 +40,7 @@ fn an_agent_that_sees_another_process_makes_us_look() {
     // It was wrong, and says it again and again.
     rig.open("a", "a1");
     rig.hear(AgentBusMessage::NodeUp { node });
-    assert!(rig.actions.is_empty() && rig.shown_up("a"));
+    assert!(matches!(rig.actions[..], [Action::Notice(Notice::Stranger { .. })]) && rig.shown_up("a"), "{:?}", rig.actions);
 }
 
 #[test]
