@@ -4,7 +4,7 @@
 use super::{Link, Member};
 use crate::{
     flaw::{self, Flaw},
-    membership::{Book, event::Now, notice::Notice},
+    membership::{Book, event::Now, notice::Notice, options::CONTEST_PAUSE_MS},
 };
 
 /// An agent announces another process than the connection leads to.
@@ -13,6 +13,8 @@ pub(super) struct Contest {
     /// The process that it announces.
     announced: String,
     pub(super) since_ms: u64,
+    /// When a connection was last opened because of it.
+    looked_at_ms: u64,
 }
 
 impl Member {
@@ -26,11 +28,14 @@ impl Member {
 
     /// The connection is new: what it leads to is all that can be found out for now.
     pub(super) fn contest_answer(&mut self, now: Now) {
-        if !self.meets_stranger() {
+        if self.meets_stranger() {
+            self.begin_contest(now);
+        } else {
             self.contest = None;
-            return;
         }
-        self.begin_contest(now);
+        if let Some(contest) = &mut self.contest {
+            contest.looked_at_ms = now.mono_ms;
+        }
     }
 
     /// Its agent has spoken. Returns whether to open a new connection, since the present one may lead to where the node no longer is.
@@ -46,7 +51,14 @@ impl Member {
             let (found, announced) = (open.server.run_id.clone(), announced.clone());
             book.notice(Notice::Stranger { name: self.name.clone(), address: self.endpoint.address(), found, announced });
         }
-        false
+        // Where a host's name led elsewhere it may not any more.
+        self.contest.as_mut().is_some_and(|contest| {
+            let is_due = now.mono_ms >= contest.looked_at_ms + CONTEST_PAUSE_MS;
+            if is_due {
+                contest.looked_at_ms = now.mono_ms;
+            }
+            is_due
+        })
     }
 
     /// Returns whether it has not begun before.
@@ -55,7 +67,7 @@ impl Member {
         if self.contest.as_ref().is_some_and(|contest| contest.announced == announced) {
             return false;
         }
-        self.contest = Some(Contest { announced, since_ms: now.mono_ms });
+        self.contest = Some(Contest { announced, since_ms: now.mono_ms, looked_at_ms: now.mono_ms });
         true
     }
 

@@ -48,8 +48,11 @@ impl Member {
             self.refused = false;
             self.retry_link_at(now.mono_ms);
         }
-        if moved || contests {
-            self.look_again(now, book);
+        if moved {
+            self.look_again(book.options.recheck_ms, now, book);
+        } else if contests {
+            // The connection that is given up was well, and so may the node be.
+            self.look_again(book.options.ping_timeout_ms, now, book);
         } else if !self.refused {
             self.retry_link_at(now.mono_ms);
         }
