@@ -38,6 +38,7 @@ pub(crate) struct Driver {
     membership: Membership,
     started: Instant,
     coordination_db: i64,
+    guest_databases: bool,
     master_timeout: Duration,
     events: mpsc::Receiver<Event>,
     event_sender: mpsc::Sender<Event>,
@@ -87,6 +88,7 @@ impl Driver {
             membership: Membership::new(instance, config.options()),
             started: Instant::now(),
             coordination_db,
+            guest_databases: config.guest_databases,
             master_timeout: config.master_timeout,
             events,
             event_sender,
@@ -155,7 +157,8 @@ impl Driver {
         match action {
             Action::Connect { name, link, endpoint } => {
                 let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-                let task = Link { name: name.clone(), link, endpoint, coordination_db: self.coordination_db };
+                let (coordination_db, guest_databases) = (self.coordination_db, self.guest_databases);
+                let task = Link { name: name.clone(), link, endpoint, coordination_db, guest_databases };
                 let task = tokio::spawn(task.run(receiver, self.event_sender.clone())).abort_handle();
                 self.links.insert(link, OpenLink { name, commands, task });
             }

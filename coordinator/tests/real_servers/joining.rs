@@ -49,6 +49,23 @@ async fn a_node_that_cannot_be_emptied_stays_out_until_it_can() {
     assert_eq!(node.keys().await, 0);
 }
 
+/// It could be emptied, but not be flushed of its guests when another goes down.
+#[tokio::test]
+async fn a_node_that_permits_no_scripts_stays_out_unless_there_are_no_guests() {
+    let (master, node, other) = (Redis::start().await, Redis::start().await, Redis::start().await);
+    node.run("ACL SETUSER default -@scripting").await.unwrap();
+    let (coordinator, shutdown) = start(&config(&master));
+    let _agents = [Agent::of(&node, &master), Agent::of(&other, &master)];
+    until(&coordinator, "the other up", |status| status.published_up() == 1).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(coordinator.status().borrow().published_up(), 1);
+    shutdown.cancel();
+    coordinator.finished().await.unwrap();
+
+    let (coordinator, _shutdown) = start(&vrc_coordinator::Config { guest_databases: false, ..config(&master) });
+    until(&coordinator, "both up", |status| status.published_up() == 2).await;
+}
+
 #[tokio::test]
 async fn the_master_is_refused_as_a_node() {
     let master = Redis::start().await;
