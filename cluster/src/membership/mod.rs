@@ -42,6 +42,7 @@
 //! - **Silence of all is not believed**: when every node goes silent at once it is rather our own network.
 
 mod event;
+mod health;
 mod homes;
 mod lease;
 mod member;
@@ -312,6 +313,7 @@ impl Membership {
         Status {
             leading: self.lease.role == Role::Leading && now.mono_ms < self.lease.until_ms,
             master_up: self.book.master_up,
+            unwell: self.lease.health.unwell.clone(),
             epoch: self.book.base_epoch,
             nodes: self.members.values().map(|member| member.status(now, &self.book)).collect(),
         }
@@ -330,6 +332,7 @@ impl Membership {
         if let Some(since_ms) = &mut self.book.bus_up_since_ms {
             *since_ms += late_ms;
         }
+        self.lease.health.excuse(late_ms);
         if late_ms > options::OWN_PAUSE_TOLD_MS {
             self.book.notice(Notice::StoodStill { late_ms });
         }
@@ -383,6 +386,7 @@ impl Membership {
         let asked = self.lease.asked.is_some_and(|(asked, _)| asked == request);
         let written = self.book.writing.as_ref().is_some_and(|writing| writing.request == request);
         if asked || written || self.lease.role == Role::Reading(request) {
+            self.lease.health.refused(&reason);
             self.begin_term(now);
         } else if self.lease.remembering.take_if(|reading| *reading == request).is_some() {
             self.lease.missed = true;
@@ -458,6 +462,7 @@ impl Membership {
         if self.lease.role == Role::Stopped {
             return;
         }
+        self.look_at_health(now);
         self.ask_for_lease(now);
         if self.lease.keeps_links() {
             let (book, leading) = (&mut self.book, self.lease.role == Role::Leading);
