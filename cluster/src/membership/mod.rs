@@ -35,7 +35,8 @@
 //!   still, and emptied.
 //! - **Who remembers goes first.** At a master that has lost the last map, one who does not remember it asks for the lease only after a while.
 //! - **An operator's word stands in the map**, so it outlasts whoever took it: a drained node is down until it is undrained, and
-//!   an operator's weight stands until the agent announces another than before. A change that was meant is published with
+//!   an operator's weight stands until the agent announces another than before. That a node was forgotten though its agent announces it
+//!   cannot stand there; those who stand by keep it in mind like the leader. A change that was meant is published with
 //!   the state change time 1, by which readers that withhold the keys of changed nodes know that they need not.
 //! - **Nobody is blamed for time in which we did not run.** We say when the next step is due; by as much as it comes later, everybody who is
 //!   waited for gets more time. While some node has little time to answer, steps are due more often, so that little goes unnoticed.

@@ -73,7 +73,8 @@ pub(super) struct Member {
     gone: Option<Cause>,
     /// Of which process it said so, if it did say.
     gone_run_id: Option<String>,
-    /// An operator forgot it though its agent announces it: that counts for nothing until the agent has left or fallen silent.
+    /// An operator forgot it though its agent announces it: that counts for nothing until the agent has left or fallen silent. No map says so:
+    /// all who were there when the operator said it know.
     pub(super) barred: bool,
     /// The process that its agent watches, by its last announcement; unknown of agents that do not say.
     announced_run_id: Option<String>,
@@ -198,6 +199,8 @@ impl Member {
             return;
         };
         self.adopt(node);
+        // Whoever led has not forgotten it, or has taken it in again.
+        self.barred = false;
         if !node.up {
             self.published = Published::Down;
             // For a forget time that outlasts a change of leader; a clock that was wrong then cannot make it longer.
