@@ -206,6 +206,37 @@ fn a_restart_of_which_the_agent_says_before_it_is_seen_ends_the_flush_of_the_for
 }
 
 #[test]
+fn a_flush_counts_for_nothing_when_an_agent_speaks_of_another_process_meanwhile() {
+    let mut rig = Rig::with(options(), &[]);
+    announce_process(&mut rig, "a", "a1");
+    rig.open("a", "a1");
+    announce_process(&mut rig, "a", "b1");
+    rig.open("a", "a1");
+    rig.flushes.clear();
+    announce_process(&mut rig, "a", "a1");
+    assert!(rig.flushes.contains_key("a"));
+    announce_process(&mut rig, "a", "b1");
+    // It was looked for a moment ago, and is not again.
+    rig.flushed("a");
+    assert!(!rig.stored.0.contains_key("a"));
+}
+
+#[test]
+fn a_process_that_an_old_map_may_speak_of_is_not_the_nodes_if_its_agent_watches_another() {
+    for (announced, is_kept) in [("a1", true), ("a2", false)] {
+        let mut rig = Rig::idle(options());
+        let seen = UNIX_MS - 10_000;
+        let old = Node { state_change_time: seen, last_ping: Some(seen), ..node("a", true, None) };
+        rig.stored = (map(&[old]), None);
+        announce_process(&mut rig, "a", announced);
+        rig.connect_master();
+        rig.open_server("a", Server { run_id: "a1".to_owned(), version: None, uptime_ms: Some(60_000) });
+        rig.wait(options_settled());
+        assert_eq!((rig.shown_up("a"), rig.flushes.is_empty()), (is_kept, true), "{announced}");
+    }
+}
+
+#[test]
 fn an_agent_that_watches_another_redis_of_the_same_name_costs_the_node_nothing() {
     let mut rig = Rig::with(options(), &["a"]);
     for _ in 0..4 {
