@@ -72,6 +72,8 @@ flaws! {
     OldFlushCounts,
     /// A flush that failed counts.
     FailedFlushCounts,
+    /// What answers at a node's address is emptied, though it is not the redis that its agent watches.
+    EmptiesStrangers,
     /// A process that was restarted counts as the one before.
     RestartUnnoticed,
 

@@ -14,7 +14,10 @@ use vrc_cluster::{
     membership::Event,
 };
 
-use crate::{quiet::Quiet, redis_link::master_backoff};
+use crate::{
+    quiet::Quiet,
+    redis_link::{describe, master_backoff},
+};
 
 /// No message of an agent is near as long.
 const AGENT_MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -32,8 +35,9 @@ impl Bus {
         let mut backoff = master_backoff();
         let mut quiet = Quiet::default();
         while !self.events.is_closed() {
-            // That the master cannot be reached is told by its other connection.
-            let _ = self.listen(&mut backoff, &mut quiet).await;
+            if let Err(error) = self.listen(&mut backoff, &mut quiet).await {
+                quiet.warn("lost", || format!("the master's channels cannot be heard: {}; trying again", describe(&error).0));
+            }
             let _ = self.events.send(Event::BusDown).await;
             sleep(backoff.pause()).await;
         }

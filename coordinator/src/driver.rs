@@ -20,15 +20,15 @@ use vrc_cluster::{
 use crate::{
     Config,
     bus::Bus,
-    master::{Master, Request},
+    master::{Answer, Answers, Master, Request},
     node::{Command, Link},
     quiet::Quiet,
 };
 
 /// Events that wait for the driver. Whoever brings more waits with it.
 const EVENTS_MAX: usize = 1_024;
-/// Requests that wait for the master: membership has one of a kind under way.
-const REQUESTS_MAX: usize = 16;
+/// Answers to operators that wait for the master: far more than there are operators. There is one for each wish that is heard, whoever says it.
+const ANSWERS_MAX: usize = 1_024;
 /// Commands that wait for a node: membership has one PING and one flush under way.
 const COMMANDS_MAX: usize = 16;
 /// Events taken in before the next deadline is computed.
@@ -41,10 +41,14 @@ pub(crate) struct Driver {
     membership: Membership,
     started: Instant,
     coordination_db: i64,
+    guest_databases: bool,
     master_timeout: Duration,
     events: mpsc::Receiver<Event>,
     event_sender: mpsc::Sender<Event>,
-    requests: mpsc::Sender<Request>,
+    /// Has no bound of its own, since none may be lost: whoever asks waits for the answer. Membership has one of a kind under way, and what
+    /// nobody answers it wants a few times a second at most, of a master that answers.
+    requests: mpsc::UnboundedSender<Request>,
+    answers: mpsc::Sender<Answer>,
     links: HashMap<LinkId, OpenLink>,
     status: watch::Sender<Status>,
     quiet: Quiet,
@@ -70,13 +74,15 @@ impl Driver {
     pub(crate) fn new(config: &Config, status: watch::Sender<Status>) -> Self {
         let coordination_db = config.master.database();
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
-        let (requests, request_receiver) = mpsc::channel(REQUESTS_MAX);
+        let (requests, request_receiver) = mpsc::unbounded_channel();
+        let (answers, answer_receiver) = mpsc::channel(ANSWERS_MAX);
         let master = Master {
             url: config.master.clone(),
             timeout: config.master_timeout,
             legacy_bus: config.legacy_bus,
             placement: if config.guest_databases { PlacementKind::Slots } else { PlacementKind::Legacy },
             requests: request_receiver,
+            answers: Answers::new(answer_receiver),
             events: event_sender.clone(),
         };
         let bus = Bus {
@@ -91,10 +97,12 @@ impl Driver {
             membership: Membership::new(instance, config.options()),
             started: Instant::now(),
             coordination_db,
+            guest_databases: config.guest_databases,
             master_timeout: config.master_timeout,
             events,
             event_sender,
             requests,
+            answers,
             links: HashMap::new(),
             status,
             quiet: Quiet::default(),
@@ -159,7 +167,8 @@ impl Driver {
         match action {
             Action::Connect { name, link, endpoint } => {
                 let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-                let task = Link { name: name.clone(), link, endpoint, coordination_db: self.coordination_db };
+                let (coordination_db, guest_databases) = (self.coordination_db, self.guest_databases);
+                let task = Link { name: name.clone(), link, endpoint, coordination_db, guest_databases };
                 let task = tokio::spawn(task.run(receiver, self.event_sender.clone())).abort_handle();
                 self.links.insert(link, OpenLink { name, commands, task });
             }
@@ -180,7 +189,7 @@ impl Driver {
                 self.ask(Request::Release { token, done });
             }
             Action::TellNotes { token, notes, kept_ms } => self.ask(Request::TellNotes { token, notes, kept_ms }),
-            Action::Answer { id, answer } => self.ask(Request::Answer { id, answer }),
+            Action::Answer { id, answer } => self.say(Answer { id, answer }),
             Action::Notice(notice) => self.log(&notice),
         }
     }
@@ -194,9 +203,15 @@ impl Driver {
     }
 
     fn ask(&self, request: Request) {
-        if self.requests.try_send(request).is_err() {
-            // Its answer, which will not come, is waited for no longer than until the master is lost or found again.
-            warn!("the master's connection takes no more requests");
+        // Fails only when the task has ended that talks to the master, which it does after us.
+        let _ = self.requests.send(request);
+    }
+
+    fn say(&mut self, answer: Answer) {
+        if self.answers.try_send(answer).is_err() {
+            // No operators, but some program gone wild. Who waits for it says the wish again.
+            self.quiet
+                .warn("answers", || format!("more than {ANSWERS_MAX} answers to wishes wait for the master; one is left out"));
         }
     }
 

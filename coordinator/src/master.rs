@@ -19,7 +19,10 @@ use vrc_cluster::{
     topology::PlacementKind,
 };
 
-use crate::redis_link::{RedisLink, describe, master_backoff, who_is};
+use crate::{
+    quiet::Quiet,
+    redis_link::{RedisLink, describe, master_backoff, who_is},
+};
 
 const LEASE: &str = include_str!("scripts/lease.lua");
 const READ: &str = include_str!("scripts/read.lua");
@@ -37,7 +40,6 @@ pub(crate) enum Request {
     ReadProxies { request: RequestId },
     DropProxies { ids: Vec<String> },
     OrderPurge { token: String, orders: Vec<(String, Epoch)>, forgotten: Vec<String> },
-    Answer { id: String, answer: WishAnswer },
     TellNotes { token: String, notes: Notes, kept_ms: u64 },
     Release { token: String, done: oneshot::Sender<()> },
 }
@@ -49,12 +51,57 @@ impl Request {
             | Request::Read { request }
             | Request::ReadProxies { request }
             | Request::Write(MapWrite { request, .. }) => *request,
-            Request::DropProxies { .. }
-            | Request::OrderPurge { .. }
-            | Request::Answer { .. }
-            | Request::TellNotes { .. }
-            | Request::Release { .. } => 0,
+            Request::DropProxies { .. } | Request::OrderPurge { .. } | Request::TellNotes { .. } | Request::Release { .. } => 0,
         }
+    }
+}
+
+/// What becomes of an operator's wish.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The wish's name.
+    pub(crate) id: String,
+    pub(crate) answer: WishAnswer,
+}
+
+/// Answers that wait to be said. They outlast connections: somebody sits before a terminal and waits.
+pub(crate) struct Answers {
+    waiting: mpsc::Receiver<Answer>,
+    /// It was being said when a connection was lost, or is about to be.
+    next: Option<Answer>,
+    quiet: Quiet,
+}
+
+impl Answers {
+    pub(crate) fn new(waiting: mpsc::Receiver<Answer>) -> Self {
+        Answers { waiting, next: None, quiet: Quiet::default() }
+    }
+
+    /// Returns when there is one to be said.
+    async fn come(&mut self) {
+        if self.next.is_none() {
+            self.next = self.waiting.recv().await;
+        }
+        if self.next.is_none() {
+            // There will be none any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Says one, and returns whether there was any. An error is that of a lost connection.
+    async fn say(&mut self, commands: &mut MultiplexedConnection, limit: Duration) -> RedisResult<bool> {
+        let Some(Answer { id, answer }) = self.next.take().or_else(|| self.waiting.try_recv().ok()) else { return Ok(false) };
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(format!("{ANSWER_BUS_PREFIX}{id}")).arg(json(&answer)?);
+        match within(limit, publish.exec_async(commands)).await {
+            Err(error) if !is_reply(&error) => {
+                self.next = Some(Answer { id, answer });
+                return Err(error);
+            }
+            Err(error) => self.quiet.warn("answer", || format!("the master does not pass on an answer to an operator: {error}")),
+            Ok(()) => {}
+        }
+        Ok(true)
     }
 }
 
@@ -66,7 +113,8 @@ pub(crate) struct Master {
     pub(crate) legacy_bus: bool,
     /// How proxies are to give keys to nodes.
     pub(crate) placement: PlacementKind,
-    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+    pub(crate) answers: Answers,
     pub(crate) events: mpsc::Sender<Event>,
 }
 
@@ -118,6 +166,10 @@ impl Master {
     /// Returns why the connection ended, or nothing if no requests will come.
     async fn serve(&mut self, client: &Client, mut redis: RedisLink) -> Option<RedisError> {
         loop {
+            // In turn with requests, so that neither waits for long for the other.
+            if let Err(error) = self.answers.say(&mut redis.commands, self.timeout).await {
+                return Some(error);
+            }
             let request = tokio::select! {
                 // Nothing more is asked of one that was left.
                 biased;
@@ -126,19 +178,17 @@ impl Master {
                     return Some(std::io::Error::other("another redis is the master now").into());
                 }
                 request = self.requests.recv() => request?,
+                () = self.answers.come() => continue,
             };
+            if matches!(request, Request::Release { .. }) {
+                // It is the last that is asked.
+                while self.answers.say(&mut redis.commands, self.timeout).await.unwrap_or(false) {}
+            }
             let id = request.id();
             let event = match within(self.timeout, self.perform(&mut redis.commands, request)).await {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::Parse
-                    ) =>
-                {
-                    Event::RequestFailed { request: id, reason: error.to_string() }
-                }
+                Err(error) if is_reply(&error) => Event::RequestFailed { request: id, reason: error.to_string() },
                 Err(error) => return Some(error),
             };
             self.events.send(event).await.ok()?;
@@ -187,11 +237,6 @@ impl Master {
                 eval.arg(&forgotten).exec_async(commands).await?;
                 Ok(None)
             }
-            Request::Answer { id, answer } => {
-                let channel = format!("{ANSWER_BUS_PREFIX}{id}");
-                redis::cmd("PUBLISH").arg(channel).arg(json(&answer)?).exec_async(commands).await?;
-                Ok(None)
-            }
             Request::TellNotes { token, notes, kept_ms } => {
                 let text = if notes.is_empty() { String::new() } else { json(&notes)? };
                 let mut eval = redis::cmd("EVAL");
@@ -210,6 +255,11 @@ impl Master {
             }
         }
     }
+}
+
+/// The master answered, and the connection goes on.
+fn is_reply(error: &RedisError) -> bool {
+    matches!(error.kind(), redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::Parse)
 }
 
 fn lease_answer(answer: &[String]) -> Option<LeaseAnswer> {

@@ -28,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) endpoint: Endpoint,
     /// The database of the master in which the coordination's keys stand.
     pub(crate) coordination_db: i64,
+    /// Guest databases are in use, and will have to be flushed when another node goes down.
+    pub(crate) guest_databases: bool,
 }
 
 impl Link {
@@ -98,11 +100,12 @@ impl Link {
 
     fn flush(&self, redis: &RedisLink, flush: FlushId, scope: Scope) -> BoxFuture<'static, Event> {
         let (name, mut commands, coordination_db) = (self.name.clone(), redis.commands.clone(), self.coordination_db);
+        let guest_databases = self.guest_databases;
         async move {
             let clients = (0, i64::from(CLIENT_DATABASES) - 1);
             let guests = (i64::from(CLIENT_DATABASES), i64::from(CLIENT_DATABASES) * 2 - 1);
             let flushed = match scope {
-                Scope::All => redis::cmd("FLUSHALL").exec_async(&mut commands).await,
+                Scope::All => flush_all(&mut commands, guest_databases.then_some(guests)).await,
                 Scope::Clients => flush_databases(&mut commands, clients, None).await,
                 Scope::ClientsButCoordination if (clients.0..=clients.1).contains(&coordination_db) => {
                     flush_databases_but_coordination(&mut commands, clients, coordination_db).await
@@ -124,6 +127,16 @@ impl Link {
             }
         }
         .boxed()
+    }
+}
+
+/// Guests are flushed once more by themselves, as they will be when it is up. A node that cannot do that, for it permits no scripts, say, is not
+/// let in: it would be taken down, along with all others of its kind, as soon as some node dies.
+async fn flush_all(commands: &mut MultiplexedConnection, guests: Option<(i64, i64)>) -> RedisResult<()> {
+    redis::cmd("FLUSHALL").exec_async(commands).await?;
+    match guests {
+        Some(guests) => flush_databases(commands, guests, None).await,
+        None => Ok(()),
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, env = "VRC_ALLOW_MASTER", value_parser = BoolishValueParser::new())]
     allow_master: bool,
 
-    /// Where to serve /health over HTTP: well is who leads or stands by, which takes a master that answers
+    /// Where to serve /health over HTTP: well is who leads or sees another lead, and hears agents
     #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
     admin: Option<SocketAddr>,
 
@@ -150,8 +150,10 @@ pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::R
 }
 
 fn health(status: &Status) -> Health {
+    // It has begun, and not looked yet.
+    let unwell = status.unwell.clone().or_else(|| (!status.master_up).then(|| "the master does not answer".to_owned()));
     let mut body = json!({
-        "healthy": status.master_up,
+        "healthy": unwell.is_none(),
         "leading": status.leading,
         "epoch": status.epoch,
     });
@@ -160,10 +162,11 @@ fn health(status: &Status) -> Health {
         body["nodes_known"] = status.nodes.len().into();
         body["nodes_up"] = status.published_up().into();
     }
-    if !status.master_up {
-        body["reason"] = "the master does not answer".into();
+    let is_healthy = unwell.is_none();
+    if let Some(reason) = unwell {
+        body["reason"] = reason.into();
     }
-    Health { is_healthy: status.master_up, body }
+    Health { is_healthy, body }
 }
 
 #[cfg(test)]
@@ -177,6 +180,18 @@ mod tests {
     struct Program {
         #[command(flatten)]
         args: Args,
+    }
+
+    #[test]
+    fn tells_why_it_is_not_well() {
+        let of = |master_up, unwell: Option<&str>| {
+            let health = health(&Status { master_up, unwell: unwell.map(str::to_owned), ..Status::default() });
+            assert_eq!(health.body["healthy"], health.is_healthy);
+            health.body["reason"].as_str().map(str::to_owned)
+        };
+        assert_eq!(of(true, None), None);
+        assert_eq!(of(false, None).as_deref(), Some("the master does not answer"));
+        assert_eq!(of(true, Some("nobody leads")).as_deref(), Some("nobody leads"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Who leads: the lease, and what a new leader, one who was deposed, and one who stands by take from the master's map.
 
-use super::{Action, LeaseAnswer, Membership, Notice, Now, RequestId, Told, lease_token, member::Member, options};
+use super::{
+    Action, LeaseAnswer, Membership, Notice, Now, RequestId, Told, health::Health, lease_token, member::Member, options,
+};
 use crate::{
     contract::{EPOCH_MAX, Epoch, MapDelta, NodeMap},
     delta::check,
@@ -39,6 +41,7 @@ pub(super) struct Lease {
     /// They are kept to see who is there, before we lead.
     pub(super) looking: bool,
     pub(super) told: Option<bool>,
+    pub(super) health: Health,
 }
 
 impl Default for Lease {
@@ -56,6 +59,7 @@ impl Default for Lease {
             watching: false,
             looking: false,
             told: None,
+            health: Health::default(),
         }
     }
 }
@@ -178,7 +182,10 @@ impl Membership {
                 self.lease.until_ms = asked_ms + self.book.options.lease_ms;
                 self.lease.next_at_ms = asked_ms + interval_ms;
                 match self.lease.role {
-                    Role::Leading if !gained => self.check_master(epoch, nodes),
+                    Role::Leading if !gained => {
+                        self.lease.health.lease_is_known(now);
+                        self.check_master(epoch, nodes);
+                    }
                     Role::Reading(_) if !gained => {}
                     _ if flaw::has(Flaw::LeadsUnread) => {
                         self.lease.watching = true;
@@ -195,6 +202,7 @@ impl Membership {
                 }
             }
             LeaseAnswer::Other { left_ms } => {
+                self.lease.health.lease_is_known(now);
                 // A moment after theirs runs out, or when the next try is due, whichever comes first.
                 self.lease.next_at_ms = now.mono_ms + left_ms.map_or(interval_ms, |left_ms| (left_ms + 1).min(interval_ms));
                 self.stand_by(now);
@@ -317,6 +325,7 @@ impl Membership {
         let behind = outdone
             || from_memory && stored.max(self.book.heard_epoch) > self.book.base_epoch && !flaw::has(Flaw::TrustsOldMemory);
         self.lease.role = Role::Leading;
+        self.lease.health.lease_is_gained(now);
         let book = &mut self.book;
         book.leading = true;
         // Readers never take an empty map: if somebody else has emptied the node set, they go by what stood there.

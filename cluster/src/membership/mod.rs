@@ -15,6 +15,8 @@
 //!   shown up, and is emptied after that map stands, and never while one that shows it up is on its way; only then a map shows
 //!   it up. Where the process lives on that proxies have used, all of them have left it by then: they have confirmed that map, or had their
 //!   grace period.
+//! - **Only what an agent has admitted is emptied**: the process that answers is the one that the agent announced last, where it says which.
+//!   An agent that announces a wrong address names some other redis.
 //! - **Guests flushed before shown down.** When a node goes down, the guest databases of all that are up are flushed, after the map
 //!   that showed the node up was acknowledged and before the one that shows it down is written.
 //! - **What no map has said can be taken back.** A node that was found down, and whose very process answers again
@@ -33,13 +35,15 @@
 //!   still, and emptied.
 //! - **Who remembers goes first.** At a master that has lost the last map, one who does not remember it asks for the lease only after a while.
 //! - **An operator's word stands in the map**, so it outlasts whoever took it: a drained node is down until it is undrained, and
-//!   an operator's weight stands until the agent announces another than before. A change that was meant is published with
+//!   an operator's weight stands until the agent announces another than before. That a node was forgotten though its agent announces it
+//!   cannot stand there; those who stand by keep it in mind like the leader. A change that was meant is published with
 //!   the state change time 1, by which readers that withhold the keys of changed nodes know that they need not.
 //! - **Nobody is blamed for time in which we did not run.** We say when the next step is due; by as much as it comes later, everybody who is
 //!   waited for gets more time. While some node has little time to answer, steps are due more often, so that little goes unnoticed.
 //! - **Silence of all is not believed**: when every node goes silent at once it is rather our own network.
 
 mod event;
+mod health;
 mod homes;
 mod lease;
 mod member;
@@ -310,6 +314,7 @@ impl Membership {
         Status {
             leading: self.lease.role == Role::Leading && now.mono_ms < self.lease.until_ms,
             master_up: self.book.master_up,
+            unwell: self.lease.health.unwell.clone(),
             epoch: self.book.base_epoch,
             nodes: self.members.values().map(|member| member.status(now, &self.book)).collect(),
         }
@@ -328,6 +333,7 @@ impl Membership {
         if let Some(since_ms) = &mut self.book.bus_up_since_ms {
             *since_ms += late_ms;
         }
+        self.lease.health.excuse(late_ms);
         if late_ms > options::OWN_PAUSE_TOLD_MS {
             self.book.notice(Notice::StoodStill { late_ms });
         }
@@ -381,6 +387,7 @@ impl Membership {
         let asked = self.lease.asked.is_some_and(|(asked, _)| asked == request);
         let written = self.book.writing.as_ref().is_some_and(|writing| writing.request == request);
         if asked || written || self.lease.role == Role::Reading(request) {
+            self.lease.health.refused(&reason);
             self.begin_term(now);
         } else if self.lease.remembering.take_if(|reading| *reading == request).is_some() {
             self.lease.missed = true;
@@ -456,6 +463,7 @@ impl Membership {
         if self.lease.role == Role::Stopped {
             return;
         }
+        self.look_at_health(now);
         self.ask_for_lease(now);
         if self.lease.keeps_links() {
             let (book, leading) = (&mut self.book, self.lease.role == Role::Leading);

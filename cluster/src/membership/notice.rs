@@ -86,6 +86,17 @@ pub enum Notice {
         /// What was seen.
         reason: String,
     },
+    /// What answers at a node's address is not what its agent watches.
+    Stranger {
+        /// The node's name.
+        name: String,
+        /// The address.
+        address: String,
+        /// The run id that answers there.
+        found: String,
+        /// The run id that the agent announces.
+        announced: String,
+    },
     /// An announcement that cannot be taken.
     BadAnnouncement {
         /// The node's name, as far as it is one.
@@ -198,6 +209,7 @@ impl Notice {
             }
             Notice::IsMaster { name } => Some(format!("master {name}")),
             Notice::Unreachable { name, .. } => Some(format!("unreachable {name}")),
+            Notice::Stranger { name, .. } => Some(format!("stranger {name}")),
             Notice::ClearFailed { name, .. } => Some(format!("clear {name}")),
             Notice::BadAnnouncement { name, .. } => Some(format!("bad {name}")),
             _ => None,
@@ -270,6 +282,11 @@ impl fmt::Display for Notice {
             Notice::Unreachable { name, reason } => {
                 write!(f, "node {name} cannot be reached from here, though its agent announces it: {reason}")
             }
+            Notice::Stranger { name, address, found, announced } => write!(
+                f,
+                "node {name}: the redis at {address} is not the one that its agent watches (run id {found} there, {announced} announced), and is \
+                 left alone: check the agent's -h, --announce-host and --announce-port, and that no other agent announces this name"
+            ),
             Notice::BadAnnouncement { name, reason } => write!(f, "an announcement of {name:?} is ignored: {reason}"),
             Notice::Cleared { name } => {
                 write!(f, "node {name} gets slots back before it was purged of their keys, and was flushed first")

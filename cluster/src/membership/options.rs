@@ -86,6 +86,8 @@ pub(super) const REFUSED_PAUSE_MS: u64 = 60_000;
 pub(super) const RECHECKS_MAX: u32 = 3;
 /// A report of a proxy makes us look at once, but not more often than this.
 pub(super) const SUSPECT_PAUSE_MS: u64 = 100;
+/// Where an agent announces another process than our connection leads to we look anew, but not more often than this.
+pub(super) const CONTEST_PAUSE_MS: u64 = 10_000;
 /// A proxy that has not said again for so long that it cannot use a node can.
 pub(super) const REPORT_GOOD_FOR_MS: u64 = 15_000;
 /// Proxies that are named which cannot use a node.

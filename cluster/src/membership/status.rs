@@ -9,6 +9,8 @@ pub struct Status {
     pub leading: bool,
     /// The master answers.
     pub master_up: bool,
+    /// Why it is of no use: for longer than a few leases it has neither led nor seen another lead, or not heard agents. `None` where it is well.
+    pub unwell: Option<String>,
     /// Epoch of the last map that was acknowledged, read or heard; 0 before any.
     pub epoch: Epoch,
     /// All nodes it knows of, by name. Only a leader's are up to date.

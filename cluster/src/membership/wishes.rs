@@ -30,9 +30,12 @@ struct Waiting {
 impl Membership {
     /// An operator says a wish, perhaps not for the first time.
     pub(super) fn wished(&mut self, id: String, name: &str, wish: Wish, now: Now) {
-        // Another may lead by now, and hears it too.
-        if self.lease.role != Role::Leading || now.mono_ms >= self.lease.until_ms || id.len() > WISH_ID_LEN_MAX {
+        if id.len() > WISH_ID_LEN_MAX {
             return;
+        }
+        // Another may lead by now, and hears it too.
+        if self.lease.role != Role::Leading || now.mono_ms >= self.lease.until_ms {
+            return self.overhear(name, wish, now);
         }
         if let Some(waiting) = self.wishes.waiting.iter_mut().find(|waiting| waiting.id == id) {
             waiting.said_ms = now.mono_ms;
@@ -53,6 +56,19 @@ impl Membership {
             }
         }
         self.wishes.waiting.push(Waiting { id, name: name.to_owned(), wish, since_ms: now_ms, said_ms: now_ms });
+    }
+
+    /// What the map does not keep is kept by all who hear it: that a node is out of it though its agent announces it.
+    fn overhear(&mut self, name: &str, wish: Wish, now: Now) {
+        let Some(member) = self.members.get_mut(name) else { return };
+        match wish {
+            // The leader refuses it for a node that it does not have.
+            Wish::Forget { force: true } if self.book.base.contains_key(name) => {
+                member.barred = member.announces(now, &self.book)
+            }
+            Wish::Undrain => member.barred = false,
+            _ => {}
+        }
     }
 
     fn permits(&self, name: &str, wish: Wish, now: Now) -> Result<(), String> {

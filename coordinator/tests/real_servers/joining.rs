@@ -49,6 +49,47 @@ async fn a_node_that_cannot_be_emptied_stays_out_until_it_can() {
     assert_eq!(node.keys().await, 0);
 }
 
+/// An agent on another host watches a redis there, and announces an address at which there is some other redis for the coordinator.
+#[tokio::test]
+async fn a_redis_that_no_agent_watches_is_not_touched() {
+    let (master, watched, stranger) = (Redis::start().await, Redis::start().await, Redis::start().await);
+    stranger.fill().await;
+    let (coordinator, _shutdown) = start(&config(&master));
+    let mut wrong = announcement(&stranger);
+    wrong.run_id = Some(watched.run_id().await);
+    let agent = Agent::announcing(wrong, &master);
+    let left_alone = |reason: &String| {
+        reason.starts_with("the redis at 127.0.0.1:") && reason.contains("is not the one that its agent watches")
+    };
+    until(&coordinator, "left alone", |status| status.nodes.iter().any(|node| node.reason.as_ref().is_some_and(left_alone)))
+        .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((coordinator.status().borrow().published_up(), stranger.keys().await), (0, 3));
+    drop(agent);
+    let mut right = announcement(&stranger);
+    right.run_id = Some(stranger.run_id().await);
+    let _agent = Agent::announcing(right, &master);
+    until(&coordinator, "up", |status| status.published_up() == 1).await;
+    assert_eq!(stranger.keys().await, 0);
+}
+
+/// It could be emptied, but not be flushed of its guests when another goes down.
+#[tokio::test]
+async fn a_node_that_permits_no_scripts_stays_out_unless_there_are_no_guests() {
+    let (master, node, other) = (Redis::start().await, Redis::start().await, Redis::start().await);
+    node.run("ACL SETUSER default -@scripting").await.unwrap();
+    let (coordinator, shutdown) = start(&config(&master));
+    let _agents = [Agent::of(&node, &master), Agent::of(&other, &master)];
+    until(&coordinator, "the other up", |status| status.published_up() == 1).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(coordinator.status().borrow().published_up(), 1);
+    shutdown.cancel();
+    coordinator.finished().await.unwrap();
+
+    let (coordinator, _shutdown) = start(&vrc_coordinator::Config { guest_databases: false, ..config(&master) });
+    until(&coordinator, "both up", |status| status.published_up() == 2).await;
+}
+
 #[tokio::test]
 async fn the_master_is_refused_as_a_node() {
     let master = Redis::start().await;

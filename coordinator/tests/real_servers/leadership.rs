@@ -273,3 +273,27 @@ async fn nothing_is_written_where_a_map_stands_that_the_writer_does_not_know() {
     assert_eq!(master.run("HGET nodes a").await.unwrap(), redis::Value::BulkString(b"ours".to_vec()));
     assert_eq!(master.run("GET epoch").await.unwrap(), redis::Value::BulkString(b"9".to_vec()));
 }
+
+#[tokio::test]
+async fn a_master_that_takes_no_writes_or_lets_nobody_hear_makes_a_coordinator_unwell() {
+    let cluster = Cluster::with(1, |config| {
+        config.lease = Duration::from_millis(400);
+        config.lease_interval = Duration::from_millis(100);
+    })
+    .await;
+    let coordinator = &cluster.coordinator;
+    until(coordinator, "well", |status| status.unwell.is_none()).await;
+    cluster.master.run("CONFIG SET min-replicas-to-write 1").await.unwrap();
+    let status = until(coordinator, "unwell", |status| status.unwell.is_some()).await;
+    let reason = status.unwell.unwrap();
+    assert!(reason.contains("it neither leads nor sees another lead") && reason.contains("NOREPLICAS"), "{reason}");
+    cluster.master.run("CONFIG SET min-replicas-to-write 0").await.unwrap();
+    until(coordinator, "well again", |status| status.unwell.is_none()).await;
+
+    // Whoever is subscribed is cut off.
+    cluster.master.run("ACL SETUSER default resetchannels").await.unwrap();
+    let status = until(coordinator, "deaf", |status| status.unwell.is_some()).await;
+    assert!(status.unwell.is_some_and(|reason| reason.starts_with("it cannot hear agents")));
+    cluster.master.run("ACL SETUSER default allchannels").await.unwrap();
+    until(coordinator, "hears again", |status| status.unwell.is_none()).await;
+}

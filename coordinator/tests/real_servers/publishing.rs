@@ -7,7 +7,9 @@ use redis::aio::PubSub;
 use tokio::task::JoinSet;
 use vrc_cluster::{
     client::{TopologyWatch, WatchOptions},
-    contract::{CLIENT_BUS, DELTA_BUS, DELTA_KEY, EPOCH_KEY, MapDelta, STRANGERS_BUS},
+    contract::{
+        AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, DELTA_BUS, DELTA_KEY, EPOCH_KEY, MapDelta, STRANGERS_BUS, Wish,
+    },
     topology::{PlacementOptions, Topology},
 };
 use vrc_coordinator::Config;
@@ -157,4 +159,55 @@ async fn many_readers_agree() {
     let (epoch, expected) = (topologies[0].epoch(), owners(&topologies[0]));
     assert!(topologies.iter().all(|topology| topology.epoch() == epoch && owners(topology) == expected));
     assert_eq!(cluster.reader.until(first - PATIENCE, "that map", |heard| heard.epoch == epoch).await.map.len(), 3);
+}
+
+fn wish(id: usize) -> String {
+    let wish = AgentBusMessage::NodeWish { id: id.to_string(), name: "nobody".to_owned(), wish: Wish::Undrain };
+    serde_json::to_string(&wish).unwrap()
+}
+
+async fn listen_for_answers(master: &Redis) -> PubSub {
+    let client = redis::Client::open(("127.0.0.1", master.port)).unwrap();
+    let mut pubsub = client.get_async_pubsub().await.unwrap();
+    pubsub.psubscribe(format!("{ANSWER_BUS_PREFIX}*")).await.unwrap();
+    pubsub
+}
+
+/// What is waited for of the master has its place among them, too.
+#[tokio::test]
+async fn every_wish_is_answered_however_many_come_at_once() {
+    let mut cluster = Cluster::of(1).await;
+    let mut answers = listen_for_answers(&cluster.master).await.into_on_message();
+    for burst in 0..20 {
+        let mut wishes = redis::pipe();
+        (0..200).for_each(|number| _ = wishes.cmd("PUBLISH").arg(AGENT_BUS).arg(wish(burst * 200 + number)).ignore());
+        wishes.exec_async(&mut cluster.master.connect().await).await.unwrap();
+        for number in 0..200 {
+            let answer = tokio::time::timeout(Duration::from_secs(10), answers.next()).await;
+            assert!(answer.is_ok(), "{number} of 200 are answered");
+        }
+    }
+    let began = Instant::now();
+    cluster.nodes.push(Redis::start().await);
+    let _agent = Agent::of(&cluster.nodes[1], &cluster.master);
+    cluster.all_up(began).await;
+}
+
+#[tokio::test]
+async fn a_wish_is_answered_though_the_masters_connection_breaks() {
+    let cluster = Cluster::of(1).await;
+    let mut answers = listen_for_answers(&cluster.master).await.into_on_message();
+    let mut master = cluster.master.connect().await;
+    // Heard, and no answer can be said.
+    let mut wishes = redis::pipe();
+    wishes.atomic();
+    (0..3).for_each(|number| _ = wishes.cmd("PUBLISH").arg(AGENT_BUS).arg(wish(number)).ignore());
+    wishes.cmd("CLIENT").arg("PAUSE").arg(100_000).arg("WRITE").ignore().exec_async(&mut master).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec_async(&mut master).await.unwrap();
+    redis::cmd("CLIENT").arg("UNPAUSE").exec_async(&mut master).await.unwrap();
+    for number in 0..3 {
+        let answer = tokio::time::timeout(Duration::from_secs(10), answers.next()).await;
+        assert!(answer.is_ok(), "{number} of 3 are answered");
+    }
 }

@@ -43,6 +43,7 @@ impl Member {
             && self.flush.is_none()
             && self.gone.is_none()
             && !self.barred
+            && !self.meets_stranger()
             && (self.upkeep.drained.is_none() || flaw::has(Flaw::DrainedComesBack))
             // What readers were told to take from others must not be written here any more: the map that says so stands. A new
             // leader's first map says it of every node that some lost map may have shown up.

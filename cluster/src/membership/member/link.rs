@@ -101,6 +101,7 @@ impl Member {
             unanswered: None,
             in_flight: false,
         });
+        self.contest_answer(now);
         if book.leading {
             self.meet(&server, now, book);
         }
@@ -113,7 +114,7 @@ impl Member {
         }
         let same = match &self.run_id {
             Some(run_id) => *run_id == server.run_id || flaw::has(Flaw::RestartUnnoticed),
-            None => self.published == Published::Up && self.ran_when_last_seen(server, now),
+            None => self.published == Published::Up && self.ran_when_last_seen(server, now) && !self.meets_stranger(),
         };
         match &mut self.standing {
             Standing::Up { doubt_until_ms, .. } if same => *doubt_until_ms = None,
@@ -188,7 +189,7 @@ impl Member {
         if self.is_up() && book.leading {
             if loss == Loss::Broken && self.rechecks < RECHECKS_MAX && !flaw::has(Flaw::CutIsDown) {
                 self.rechecks += 1;
-                self.look_again(now, book);
+                self.look_again(book.options.recheck_ms, now, book);
             } else {
                 let cause = if loss == Loss::Silent { Cause::Silent(reason) } else { Cause::Gone(reason) };
                 self.take_down(cause, now, book);
@@ -208,14 +209,14 @@ impl Member {
         self.link = Link::Idle { retry_at_ms: now.mono_ms + pause_ms };
     }
 
-    /// Opens a new connection in place of whatever there is; a node that is up has little time to answer on it.
-    pub(super) fn look_again(&mut self, now: Now, book: &mut Book) {
+    /// Opens a new connection in place of whatever there is; a node that is up has to answer on it in time.
+    pub(super) fn look_again(&mut self, within_ms: u64, now: Now, book: &mut Book) {
         self.drop_link(now, book);
         self.drop_flush();
         if let Standing::Up { doubt_until_ms, .. } = &mut self.standing {
-            let until_ms = now.mono_ms + book.options.recheck_ms;
+            let until_ms = now.mono_ms + within_ms;
             *doubt_until_ms = Some(doubt_until_ms.unwrap_or(until_ms).min(until_ms));
-            self.connect(book.options.recheck_ms, now, book);
+            self.connect(within_ms, now, book);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One node as the coordinator sees it: its connection, whether it counts as up, and what has to happen before it does again.
 
 mod cause;
+mod contest;
 mod flush;
 mod link;
 mod view;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 
 pub(super) use self::cause::Cause;
 use self::{
+    contest::Contest,
     flush::{Clear, Flush},
     link::Link,
 };
@@ -71,10 +73,13 @@ pub(super) struct Member {
     gone: Option<Cause>,
     /// Of which process it said so, if it did say.
     gone_run_id: Option<String>,
-    /// An operator forgot it though its agent announces it: that counts for nothing until the agent has left or fallen silent.
+    /// An operator forgot it though its agent announces it: that counts for nothing until the agent has left or fallen silent. No map says so:
+    /// all who were there when the operator said it know.
     pub(super) barred: bool,
-    /// A run id in an announcement that was already checked against ours.
-    contested: Option<String>,
+    /// The process that its agent watches, by its last announcement; unknown of agents that do not say.
+    announced_run_id: Option<String>,
+    /// Agent and connection speak of two processes, or last did.
+    contest: Option<Contest>,
     pub(super) refused: bool,
     link: Link,
     link_failures: u32,
@@ -140,7 +145,8 @@ impl Member {
             gone: None,
             gone_run_id: None,
             barred: false,
-            contested: None,
+            announced_run_id: None,
+            contest: None,
             refused: false,
             link: Link::Idle { retry_at_ms: 0 },
             link_failures: 0,
@@ -193,6 +199,8 @@ impl Member {
             return;
         };
         self.adopt(node);
+        // Whoever led has not forgotten it, or has taken it in again.
+        self.barred = false;
         if !node.up {
             self.published = Published::Down;
             // For a forget time that outlasts a change of leader; a clock that was wrong then cannot make it longer.

@@ -44,10 +44,15 @@ impl Member {
             }
             _ => None,
         };
+        let contest = self
+            .contest
+            .as_ref()
+            .filter(|contest| is_wanted && self.announced_at_ms.is_some_and(|at_ms| at_ms > contest.since_ms));
+        let stranger = contest.and_then(|contest| Some(trouble(contest.since_ms, &self.stranger()?, now)));
         let held_back = is_wanted && self.held_until_ms > now.mono_ms;
         let fine = self.is_up() && self.answers();
         let note = NodeNote {
-            unreachable,
+            unreachable: stranger.or(unreachable),
             unreachable_from: if fine { self.reports.standing(self.answered_ms, now) } else { Default::default() },
             // To the second, so that a clock that is being set does not make it another one each time.
             held_back_until: held_back.then(|| unix_ms(self.held_until_ms, now).next_multiple_of(1_000)),
@@ -68,10 +73,11 @@ impl Member {
                 (NodeState::HeldBack, Some(format!("went down {} times", self.strikes)))
             }
             Standing::Down { cause: Cause::NotYetUp, .. } if !self.listed && self.recently_announced(now, book) => {
-                (NodeState::Joining, self.last_trouble.clone())
+                (NodeState::Joining, self.stranger().or_else(|| self.last_trouble.clone()))
             }
             Standing::Down { cause, .. } => {
-                (NodeState::Down, Some(self.last_trouble.clone().unwrap_or_else(|| cause.to_string())))
+                let reason = self.stranger().or_else(|| self.last_trouble.clone());
+                (NodeState::Down, Some(reason.unwrap_or_else(|| cause.to_string())))
             }
         };
         NodeStatus {

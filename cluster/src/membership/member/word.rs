@@ -17,6 +17,11 @@ impl Member {
         self.announced_at_ms = Some(now.mono_ms);
         self.last_ping_unix_ms = Some(now.unix_ms);
         self.gone = None;
+        self.announced_run_id.clone_from(&announcement.run_id);
+        if self.meets_stranger() && self.flush.as_ref().is_some_and(|flush| flush.join) {
+            // What it did counts for nothing: whom it emptied is not known to be the node.
+            self.drop_flush();
+        }
         if !book.leading && self.listed {
             return;
         }
@@ -38,22 +43,16 @@ impl Member {
             self.endpoint = announcement.config.clone();
             self.refused = false;
         }
-        // The agent sees another process than our connection leads to: look again, once.
-        let contests = match &self.link {
-            Link::Open(open) => {
-                announced.is_some_and(|run_id| run_id != open.server.run_id && self.contested.as_deref() != Some(run_id))
-            }
-            _ => false,
-        };
-        if contests {
-            self.contested = announced.map(str::to_owned);
-        }
+        let contests = !moved && self.contest_announcement(now, book);
         if self.refused && announced.is_some_and(|run_id| book.master_run_id.as_deref() != Some(run_id)) {
             self.refused = false;
             self.retry_link_at(now.mono_ms);
         }
-        if moved || contests {
-            self.look_again(now, book);
+        if moved {
+            self.look_again(book.options.recheck_ms, now, book);
+        } else if contests {
+            // The connection that is given up was well, and so may the node be.
+            self.look_again(book.options.ping_timeout_ms, now, book);
         } else if !self.refused {
             self.retry_link_at(now.mono_ms);
         }
@@ -149,6 +148,10 @@ impl Member {
         }
         if self.refused {
             return Some(Cause::IsMaster.to_string());
+        }
+        let stranger = self.stranger();
+        if stranger.is_some() {
+            return stranger;
         }
         let trouble = self.last_trouble.clone().filter(|_| self.link_failures > 1);
         trouble.or_else(|| (self.flush_failures > 0).then(|| "it could not be emptied".to_owned()))

@@ -29,6 +29,8 @@ pub(super) struct Checker {
     maps: HashMap<Epoch, NodeMap>,
     /// By run id.
     processes: HashMap<String, Process>,
+    /// Processes that no agent watches.
+    strangers: BTreeSet<String>,
     /// Processes that were emptied after they had been shown up.
     emptied_again: usize,
     pub(super) counts: Counts,
@@ -129,8 +131,16 @@ impl Checker {
         self.maps.get(&epoch).is_some_and(|map| !map.is_empty())
     }
 
+    /// A process is no node's.
+    pub(super) fn is_nobodys(&mut self, run_id: &str) {
+        self.strangers.insert(run_id.to_owned());
+    }
+
     /// A process of a node flushed, as it was asked to at `sent_ms`.
     pub(super) fn flushed(&mut self, name: &str, run_id: &str, scope: Scope, sent_ms: u64, now_ms: u64) -> Result<(), Violation> {
+        if self.strangers.contains(run_id) {
+            return Err(format!("{run_id} is flushed as {name}, and no agent watches it"));
+        }
         let shown = self.published.map.get(name).filter(|node| node.up && node.run_id.as_deref() == Some(run_id));
         let in_use_since_ms = shown.and_then(|_| self.published.since_ms.get(name));
         if scope == Scope::All && in_use_since_ms.is_some_and(|since_ms| *since_ms < sent_ms) {

@@ -92,12 +92,13 @@ fn simulation_holds_where_it_once_failed() {
 const SURVIVED_MAX: u64 = 40_000;
 
 /// What takes too many mishaps at once to come about by chance is told.
-const TOLD: [(Flaw, Tale); 6] = [
+const TOLD: [(Flaw, Tale); 7] = [
     (Flaw::LagUntold, tale::PROXY_LAGS_AS_THE_LEADER_DIES),
     (Flaw::BegunCounts, tale::PROXY_BACK_BEFORE_PURGE_IS_KNOWN),
     (Flaw::GuestsFlushedWhileWriting, tale::NODE_DIES_WHILE_WRITTEN_BACK),
     (Flaw::TrustsForeignMaps, tale::MAP_OF_A_FAST_CLOCK),
     (Flaw::LaggardsTrusted, tale::PROXY_OUT_OF_TOUCH),
+    (Flaw::EmptiesStrangers, tale::ANOTHER_ANSWERS),
     (Flaw::ForgetsWhoLostSlots, tale::LEADER_DIES_BEFORE_PURGE),
 ];
 

@@ -40,7 +40,34 @@ fn an_agent_that_sees_another_process_makes_us_look() {
     // It was wrong, and says it again and again.
     rig.open("a", "a1");
     rig.hear(AgentBusMessage::NodeUp { node });
-    assert!(rig.actions.is_empty() && rig.shown_up("a"));
+    assert!(matches!(rig.actions[..], [Action::Notice(Notice::Stranger { .. })]) && rig.shown_up("a"), "{:?}", rig.actions);
+}
+
+/// Its host's name leads to the former host for a while: how often it is looked for within a minute.
+#[test]
+fn a_node_is_looked_for_now_and_then_while_its_agent_sees_another_process() {
+    let mut rig = Rig::with(options(), &["a", "b"]);
+    let mut node = rig.announcement("a");
+    node.run_id = Some("a2".to_owned());
+    let mut looked = 0;
+    for _ in 0..12 {
+        rig.hear(AgentBusMessage::NodeUp { node: node.clone() });
+        rig.announce("b");
+        if rig.state("a") == NodeState::Doubtful {
+            looked += 1;
+            rig.open("a", "a1");
+        }
+        rig.wait(5_000);
+    }
+    assert_eq!(looked, 6);
+    assert!(rig.shown_up("a"), "it is the process that the map speaks of");
+    rig.hear(AgentBusMessage::NodeUp { node });
+    rig.open("a", "a2");
+    rig.flushed("b");
+    assert!(!rig.shown_up("a"));
+    rig.wait(options_settled());
+    rig.flushed("a");
+    assert_eq!((rig.shown_up("a"), rig.shown("a").run_id.as_deref()), (true, Some("a2")));
 }
 
 #[test]

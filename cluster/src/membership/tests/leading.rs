@@ -374,3 +374,78 @@ fn bad_news_is_told_as_such() {
     assert_eq!(Notice::MasterBack.level(), Level::Info);
     assert!(Notice::ForeignWriter.repeats().is_some());
 }
+
+fn unwell(rig: &Rig) -> Option<String> {
+    rig.membership.status(rig.now()).unwell
+}
+
+/// The master says this to every request for the lease.
+fn refuses(rig: &mut Rig, reason: &str, ms: u64) {
+    rig.lease = LeaseReply::None;
+    let until_ms = rig.now_ms + ms;
+    while rig.now_ms < until_ms {
+        rig.wait(100);
+        if let Some(request) = rig.asked.take() {
+            rig.step(Event::RequestFailed { request, reason: reason.to_owned() });
+        }
+    }
+}
+
+#[test]
+fn a_coordinator_is_not_well_that_neither_leads_nor_sees_another_lead() {
+    let mut rig = Rig::idle(options());
+    rig.step(Event::BusUp);
+    rig.step(Event::MasterDown { reason: "refused".to_owned() });
+    assert_eq!(unwell(&rig).as_deref(), Some("the master does not answer"));
+    refuses(&mut rig, "MISCONF", 10_000);
+    rig.lease = LeaseReply::Ours;
+    rig.connect_master();
+    rig.wait(1_000);
+    assert_eq!(unwell(&rig), None, "it leads");
+    refuses(&mut rig, "MISCONF", 5_000);
+    assert_eq!(unwell(&rig), None, "that may pass");
+    rig.membership.take_touched();
+    refuses(&mut rig, "MISCONF", 2_000);
+    let reason = "it neither leads nor sees another lead: the master answers with an error: MISCONF";
+    assert_eq!(unwell(&rig).as_deref(), Some(reason));
+    for lease in [LeaseReply::Theirs, LeaseReply::Ours] {
+        refuses(&mut rig, "MISCONF", 10_000);
+        assert!(unwell(&rig).is_some());
+        rig.lease = lease;
+        rig.wait(2_000);
+        assert_eq!(unwell(&rig), None);
+    }
+}
+
+/// Each time it leads the map is written anew, and refused.
+#[test]
+fn a_coordinator_is_not_well_that_gets_the_lease_and_writes_in_vain() {
+    let mut rig = Rig::with(options(), &["a"]);
+    rig.hold_writes = true;
+    rig.step(Event::MasterDown { reason: "reset".to_owned() });
+    rig.step(Event::MasterUp { run_id: Some("master".to_owned()) });
+    for _ in 0..100 {
+        rig.wait(100);
+        if let Some(write) = rig.write.take() {
+            rig.step(Event::RequestFailed { request: write.request, reason: "OOM".to_owned() });
+        }
+    }
+    assert!(unwell(&rig).is_some_and(|reason| reason.ends_with("OOM")));
+    rig.hold_writes = false;
+    rig.live(2_000);
+    assert_eq!(unwell(&rig), None);
+}
+
+#[test]
+fn a_coordinator_is_not_well_that_does_not_hear_agents() {
+    let mut rig = Rig::with(options(), &["a"]);
+    rig.step(Event::BusDown);
+    rig.live(5_000);
+    assert_eq!(unwell(&rig), None, "that may pass");
+    rig.membership.take_touched();
+    rig.live(2_000);
+    assert!(unwell(&rig).is_some_and(|reason| reason.starts_with("it cannot hear agents")));
+    assert!(rig.membership.take_touched(), "who looks is told");
+    rig.step(Event::BusUp);
+    assert_eq!(unwell(&rig), None);
+}

@@ -237,6 +237,65 @@ fn a_node_that_is_up_is_forgotten_by_force_when_guests_were_flushed() {
     assert!(rig.shown_up("a"));
 }
 
+/// Stands by while an operator forgets node `a` by force, and leads later. Whether the leader has done so.
+fn leads_after_a_forget_by_force(is_done: bool) -> Rig {
+    let mut rig = Rig::idle(options());
+    rig.lease = LeaseReply::Theirs;
+    let (a, b) = (node("a", true, Some("a1")), node("b", true, Some("b1")));
+    rig.stored = (map(&[a, b.clone()]), Some(7));
+    rig.connect_master();
+    for name in ["a", "b", "c"] {
+        rig.announce(name);
+        rig.wish(name, Wish::Forget { force: name != "b" });
+    }
+    if is_done {
+        rig.stored = (map(&[b]), Some(8));
+        let (map, epoch) = rig.stored.clone();
+        rig.step(Event::MapHeard { map, epoch });
+    }
+    rig.announce("a");
+    rig.lease = LeaseReply::Ours;
+    rig.wait(1_000);
+    rig.open("b", "b1");
+    rig
+}
+
+#[test]
+fn a_node_that_was_forgotten_by_force_stays_out_when_another_leads() {
+    let mut rig = leads_after_a_forget_by_force(true);
+    rig.announce("a");
+    rig.live(15_000);
+    assert!(!rig.stored.0.contains_key("a") && !rig.links.contains_key("a"));
+    assert!(rig.links.contains_key("c"), "the leader has no node of that name to forget");
+    rig.hear(AgentBusMessage::NodeLeaving { name: "a".to_owned(), run_id: None });
+    rig.join("a");
+
+    let mut rig = leads_after_a_forget_by_force(true);
+    rig.lease = LeaseReply::Theirs;
+    rig.wait(1_000);
+    rig.wish("a", Wish::Undrain);
+    rig.lease = LeaseReply::Ours;
+    rig.wait(1_000);
+    rig.open("b", "b1");
+    rig.live(15_000);
+    rig.join("a");
+}
+
+#[test]
+fn a_node_of_the_map_is_not_forgotten_whatever_was_wanted() {
+    let mut rig = leads_after_a_forget_by_force(false);
+    rig.open("a", "a1");
+    rig.wait(options_settled());
+    assert!(rig.shown_up("a"));
+    rig.kill("a");
+    rig.flushed("b");
+    rig.announce("a");
+    rig.open("a", "a2");
+    rig.wait(options_settled());
+    rig.flushed("a");
+    assert!(rig.shown_up("a"));
+}
+
 #[test]
 fn a_node_that_left_is_forgotten_at_once() {
     let mut rig = Rig::with(options(), &["a", "b"]);

@@ -11,6 +11,8 @@ use crate::{
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) run_id: Option<String>,
+    /// What answers to coordinators in its place.
+    stranger: Option<String>,
     pub(super) paused_until_ms: u64,
     pub(super) cut_until_ms: Vec<u64>,
     /// It removes what it was told to, and does nothing else meanwhile.
@@ -41,6 +43,7 @@ impl Node {
         Node {
             name: format!("n{number}:1"),
             run_id: Some(run_id),
+            stranger: None,
             paused_until_ms: 0,
             cut_until_ms: vec![0; coordinators],
             busy_until_ms: 0,
@@ -82,13 +85,27 @@ impl World {
         }
     }
 
+    /// Coordinators that look for the node find another redis from now on: its host's name leads there, say.
+    pub(super) fn stranger_comes(&mut self, node: usize) {
+        let run_id = self.new_process();
+        self.note(|| format!("{run_id} answers in the place of n{node}"));
+        self.checker.is_nobodys(&run_id);
+        self.nodes[node].stranger = Some(run_id);
+        self.reset_links(|_, other| other == node);
+    }
+
+    pub(super) fn stranger_goes(&mut self, node: usize) {
+        self.nodes[node].stranger = None;
+        self.reset_links(|_, other| other == node);
+    }
+
     pub(super) fn connecting(&mut self, number: usize, node: usize, link: LinkId) {
         if !self.coordinators[number].links.contains_key(&link) {
             return;
         }
         let name = self.nodes[node].name.clone();
         let held_ms = self.nodes[node].held_until_ms().max(self.nodes[node].cut_until_ms[number]);
-        let event = match &self.nodes[node].run_id {
+        let event = match self.nodes[node].stranger.as_ref().or(self.nodes[node].run_id.as_ref()) {
             // It is waited for until the coordinator has had enough.
             _ if held_ms > self.now_ms => return self.after(held_ms, number, What::Connecting { node, link }),
             None => {
@@ -114,7 +131,8 @@ impl World {
     }
 
     pub(super) fn at_node(&mut self, number: usize, life: u64, node: usize, link: LinkId, run_id: String, command: Command) {
-        if self.nodes[node].run_id.as_ref() != Some(&run_id) {
+        let is_stranger = self.nodes[node].stranger.as_ref() == Some(&run_id);
+        if !is_stranger && self.nodes[node].run_id.as_ref() != Some(&run_id) {
             return;
         }
         let held_ms = self.nodes[node].held_until_ms().max(self.nodes[node].cut_until_ms[number]);
@@ -128,6 +146,11 @@ impl World {
             Command::Ping => Event::Ponged { name, link },
             Command::Flush { flush, .. } if self.nodes_fail() && self.random.below(20) == 0 => {
                 Event::FlushFailed { name, flush, reason: "MISCONF".to_owned() }
+            }
+            Command::Flush { flush, scope, sent_ms } if is_stranger => {
+                let outcome = self.checker.flushed(&name, &run_id, scope, sent_ms, self.now_ms);
+                self.check(outcome);
+                Event::Flushed { name, flush }
             }
             Command::Flush { flush, scope, sent_ms } => {
                 let outcome = self.checker.flushed(&name, &run_id, scope, sent_ms, self.now_ms);

@@ -120,6 +120,12 @@ pub(in super::super) const MAP_OF_A_FAST_CLOCK: Tale = Tale {
     ],
 };
 
+/// For a while another redis answers where coordinators look for a node, which lives on, and whose agent says so.
+pub(in super::super) const ANOTHER_ANSWERS: Tale = Tale {
+    profile: Profile::Anything,
+    steps: &[(Cue::At(100), |world| world.stranger_comes(1)), (Cue::At(4_000), |world| world.stranger_goes(1))],
+};
+
 impl World {
     /// A small world in which this is told, and clients do what the seed says.
     pub(in super::super) fn told(tale: Tale, seed: u64) -> Self {
