@@ -222,7 +222,7 @@ fn target(url: &RedisUrl) -> Result<NodeTarget, Error> {
 
 /// Keeps nodes registered until the program is to stop.
 pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
-    log.begin("info");
+    log.begin_queued("info")?;
     let health = Health::default();
     let shown = health.clone();
     let _admin = admin::serve(args.admin, shutdown.token(), move || show(&shown.nodes())).await?;

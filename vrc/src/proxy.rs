@@ -140,7 +140,7 @@ impl clap::Args for Args {
 
 /// Serves clients until the program is to stop.
 pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
-    log.begin("info");
+    log.begin_queued("info")?;
     let workers = config.workers;
     let proxy = Proxy::start(config).await?;
     for address in proxy.listening() {

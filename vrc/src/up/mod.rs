@@ -30,7 +30,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Brings a cluster up, tells what happens to it, and takes it down when the program is to stop or a part fails.
 pub(crate) async fn run(Args(plan): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
     // What is worth telling is told here; the log would say it again.
-    log.begin("error");
+    log.begin_queued("error")?;
+    let _told = output::queue_lines()?;
     let dir = tempfile::Builder::new().prefix("vrc-up-").tempdir().context("cannot make a temporary directory")?;
     shutdown.remove_at_exit(dir.path().to_owned());
     let (mut parts, events) = Parts::new(dir.path());
