@@ -14,7 +14,10 @@ use vrc_cluster::{
     topology::{PlacementOptions, Topology},
 };
 
-use crate::config::{FixedNode, Source};
+use crate::{
+    config::{FixedNode, Source},
+    vigil::Vigil,
+};
 
 /// Suspicions that may wait to be told; more than that says nothing new.
 pub(crate) const SUSPICIONS_MAX: usize = 64;
@@ -23,6 +26,8 @@ pub(crate) const SUSPICIONS_MAX: usize = 64;
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// When it is told by those who leave it to others to do so at once, half as much more or less: a map that shows it down is here by then.
 const TELL_LATER: Duration = Duration::from_secs(1);
+/// What the task is called that hears of nodes that cannot be used.
+const REPORTER: &str = "what tells of nodes that cannot be used";
 /// Longest that telling may take.
 const TELL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -49,15 +54,22 @@ pub(crate) fn start(
     placement: &PlacementOptions,
     suspected: mpsc::Receiver<Suspicion>,
     own_name: String,
+    vigil: &Vigil,
 ) -> Watched {
     match source {
-        Source::Nodes(nodes) => fixed(nodes, placement, suspected),
-        Source::Master(master) => followed(master, placement, suspected, own_name),
+        Source::Nodes(nodes) => fixed(nodes, placement, suspected, vigil),
+        Source::Master(master) => followed(master, placement, suspected, own_name, vigil),
     }
 }
 
 /// The topology that a master's node map gives.
-fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::Receiver<Suspicion>, name: String) -> Watched {
+fn followed(
+    master: &MasterUrl,
+    placement: &PlacementOptions,
+    suspected: mpsc::Receiver<Suspicion>,
+    name: String,
+    vigil: &Vigil,
+) -> Watched {
     let options = WatchOptions { placement: placement.clone(), ..WatchOptions::default() };
     let watch = Arc::new(TopologyWatch::start(master.clone(), options));
     let (topology, changes) = (watch.shared(), watch.changes());
@@ -69,7 +81,7 @@ fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::R
         later: Vec::new(),
     };
     let kept = watch.clone();
-    let task = tokio::spawn(async move {
+    let task = vigil.spawn(REPORTER, async move {
         reporter.run(suspected).await;
         drop(kept);
     });
@@ -163,12 +175,12 @@ fn tells_at_once(proxies: u64, chance: f64) -> bool {
 }
 
 /// A topology that never changes.
-fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc::Receiver<Suspicion>) -> Watched {
+fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc::Receiver<Suspicion>, vigil: &Vigil) -> Watched {
     let map: NodeMap = nodes.iter().map(|node| (node.name.clone(), node.into())).collect();
     let topology = Arc::new(ArcSwap::from_pointee(Topology::build(&map, 0, placement, 0)));
     let (changed, changes) = signal::channel(0);
     // Nobody is there to be told, but the log has it.
-    let task = tokio::spawn(async move {
+    let task = vigil.spawn(REPORTER, async move {
         let _changed = changed;
         while let Some(suspicion) = suspected.recv().await {
             tracing::warn!(node = %suspicion.node, "{}", suspicion.reason);

@@ -138,7 +138,7 @@ impl clap::Args for Args {
     }
 }
 
-/// Serves clients until the program is to stop.
+/// Serves clients until the program is to stop, or the proxy has lost a part.
 pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
     log.begin_queued("info")?;
     let workers = config.workers;
@@ -149,10 +149,17 @@ pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> a
     if let Some(address) = proxy.admin_address() {
         tracing::info!(%address, "metrics, health and topology over HTTP");
     }
-    shutdown.token().cancelled().await;
+    let token = shutdown.token();
+    let outcome = tokio::select! {
+        () = token.cancelled() => Ok(()),
+        error = proxy.failed() => {
+            tracing::error!("{error}; the proxy stops, so that another can be started in its place");
+            Err(error)
+        }
+    };
     proxy.stop().await;
     tracing::info!("proxy stopped");
-    Ok(())
+    outcome
 }
 
 #[cfg(test)]

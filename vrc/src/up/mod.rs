@@ -150,6 +150,7 @@ async fn follow(
                     story.ready(&topology, proxy.listening(), address);
                 }
             }
+            error = proxy.failed() => return Err(error.context("the proxy failed")),
             Some(event) = events.recv() => match event {
                 Event::Server { name, event } => story.server(&name, &event),
                 Event::Ended { name, outcome } => {
