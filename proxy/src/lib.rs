@@ -53,7 +53,7 @@ use vrc_cluster::{
     topology::{PlacementKind, Topology},
 };
 
-pub use config::{Config, FixedNode, ListenAddr, ParseError, ProxyAddress, Source};
+pub use config::{Config, FixedNode, ListenAddr, ParseError, ProxyAddress, Source, TIMEOUT_MIN};
 
 use crate::{
     admin::Admin,
@@ -94,6 +94,7 @@ impl Proxy {
     pub async fn start(config: Config) -> anyhow::Result<Proxy> {
         anyhow::ensure!(!config.listen.is_empty(), "the proxy has no address to listen on");
         anyhow::ensure!(config.workers > 0, "the proxy needs at least one worker");
+        anyhow::ensure!(config.timeout >= TIMEOUT_MIN, "nodes need {} ms or more to answer", TIMEOUT_MIN.as_millis());
         open_files::make_room(config.clients_max);
         let mut listeners = Vec::new();
         for address in &config.listen {
@@ -234,7 +235,7 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
     let started_at = SystemTime::now();
     let nanos = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     Settings {
-        timeout_ms: (config.timeout.as_millis() as u64).max(1),
+        timeout_ms: config.timeout.as_millis() as u64,
         live: Arc::new(LiveSettings::new(Live {
             password: config
                 .password

@@ -42,7 +42,8 @@ struct Raw {
     #[arg(short = 'p', long, value_name = "PORT", env = "VRC_PORT")]
     port: Option<u16>,
 
-    /// The redis to register, instead of -h and -p: redis[s]://[user:password@]host:port
+    /// The redis to register, instead of -h and -p: redis[s]://[user:password@]host:port. With rediss:// (TLS) no proxy can use
+    /// it, only programs that talk to nodes themselves
     #[arg(long, value_name = "URL", env = "VRC_NODE", hide_env_values = true)]
     node: Option<RedisUrl>,
 
@@ -107,7 +108,7 @@ struct Raw {
     #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
     admin: Option<SocketAddr>,
 
-    /// How often the node is announced
+    /// How often the node is announced; at most half of the coordinators' --agent-timeout
     #[arg(long, value_name = "TIME", env = "VRC_ANNOUNCE_INTERVAL", value_parser = parse_time, default_value = "5s")]
     announce_interval: Duration,
 

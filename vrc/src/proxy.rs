@@ -4,10 +4,10 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::{ArgMatches, Error, FromArgMatches, builder::BoolishValueParser, error::ErrorKind};
 use vrc_cluster::client::MasterUrl;
-use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source};
+use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source, TIMEOUT_MIN};
 
 use crate::{
-    args::{Choice, PlacementArgs, choose, parse_admin, parse_time},
+    args::{Choice, PlacementArgs, choose, parse_admin, parse_time_from},
     log::Log,
     shutdown::Shutdown,
 };
@@ -47,8 +47,8 @@ struct Raw {
     #[command(flatten)]
     placement: PlacementArgs,
 
-    /// How long a command may wait for its node's answer, connecting included
-    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "5s")]
+    /// How long a command may wait for its node's answer, connecting included; at least 10ms
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_timeout, default_value = "5s")]
     timeout: Duration,
 
     /// What clients must give to AUTH. An environment variable keeps it out of the list of processes
@@ -88,6 +88,10 @@ struct Raw {
     /// Where to serve /metrics (for Prometheus), /health and /topology over HTTP. Whoever reaches it may look
     #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
     admin: Option<SocketAddr>,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    parse_time_from(text, TIMEOUT_MIN)
 }
 
 impl FromArgMatches for Args {
@@ -216,6 +220,8 @@ mod tests {
             "proxy --master m --workers 0",
             "proxy --master m --placement ketama",
             "proxy --master m --timeout soon",
+            "proxy --master m --timeout 0",
+            "proxy --master m --timeout 9ms",
             "proxy --master m --listen nowhere",
             "proxy --master m --announce nowhere",
             "proxy --master m --announce :7379",
