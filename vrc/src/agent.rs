@@ -81,7 +81,8 @@ struct Raw {
     #[arg(long, env = "VRC_FLUSH", value_parser = BoolishValueParser::new())]
     flush: bool,
 
-    /// Start N redis servers here, keep them running, and register them; they keep nothing on disk [default N: one per core]
+    /// Start N redis servers here, keep them running, and register them; they keep nothing on disk. Give -p or --name too, so that
+    /// the nodes keep their names, and with these their slots, when this is restarted [default N: one per core]
     #[arg(long, value_name = "N", env = "VRC_SPAWN", num_args = 0..=1, default_missing_value = "cores")]
     spawn: Option<SpawnCount>,
 
