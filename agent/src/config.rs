@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, io::tcp::TcpSettings};
 use vrc_cluster::{
     client::MasterUrl,
     contract::{Announcement, Endpoint, WEIGHTS},
@@ -46,7 +46,9 @@ impl NodeTarget {
         if let Some(password) = &self.password {
             redis = redis.set_password(password);
         }
-        redis::Client::open(address.into_connection_info()?.set_redis_settings(redis))
+        // What is under way on a connection that is given up must not come later, when the keys that it removes may be others.
+        let settings = TcpSettings::default().set_linger_time(Duration::ZERO);
+        redis::Client::open(address.into_connection_info()?.set_tcp_settings(settings).set_redis_settings(redis))
     }
 }
 
