@@ -12,14 +12,16 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
-use vrc_cluster::membership::{Action, Event, Level, LinkId, Membership, Notice, Now, Status};
+use vrc_cluster::{
+    client::Quiet,
+    membership::{Action, Event, Level, LinkId, Membership, Notice, Now, Status},
+};
 
 use crate::{
     Config,
     bus::Bus,
     master::{Master, Request},
     node::{Command, Link},
-    quiet::Quiet,
 };
 
 /// Events that wait for the driver. Whoever brings more waits with it.
@@ -198,7 +200,11 @@ impl Driver {
 
     fn log(&mut self, notice: &Notice) {
         match (notice.repeats(), notice.level()) {
-            (Some(kind), _) => self.quiet.warn(&kind, || notice.to_string()),
+            (Some(kind), _) => {
+                if let Some(left_out) = self.quiet.may_say(&kind) {
+                    warn!("{notice}{left_out}");
+                }
+            }
             (None, Level::Info) => info!("{notice}"),
             (None, Level::Warn) => warn!("{notice}"),
         }

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use vrc_cluster::{
-    client::{MasterConnection, MasterUrl, TopologyWatch, WatchOptions, within},
+    client::{MasterConnection, MasterUrl, Quiet, TopologyWatch, WatchOptions, within},
     contract::{AGENT_BUS, AgentBusMessage, Epoch, NodeMap, PROXIES_KEY, TELLERS},
     topology::{PlacementOptions, Topology},
 };
@@ -79,6 +79,7 @@ fn followed(
         topology: topology.clone(),
         told: HashMap::new(),
         later: Vec::new(),
+        quiet: Quiet::default(),
     };
     let kept = watch.clone();
     let task = vigil.spawn(REPORTER, async move {
@@ -97,6 +98,8 @@ struct Reporter {
     told: HashMap<Arc<str>, Instant>,
     /// What is told then, unless the map shows the node down by that time.
     later: Vec<(Instant, Suspicion)>,
+    /// A node that only this proxy cannot reach is heard of for as long as that lasts.
+    quiet: Quiet,
 }
 
 impl Reporter {
@@ -114,13 +117,13 @@ impl Reporter {
     }
 
     async fn hear(&mut self, suspicion: Suspicion) {
-        let Suspicion { node, reason } = &suspicion;
+        let node = &suspicion.node;
         if self.told.get(node).is_some_and(|told| told.elapsed() < TELL_AGAIN_AFTER)
             || self.later.iter().any(|(_, later)| later.node == *node)
         {
             return;
         }
-        tracing::warn!(%node, "cannot be used: {reason}");
+        log(&mut self.quiet, &suspicion);
         match within(TELL_TIMEOUT, self.proxies()).await {
             Ok(proxies) if !tells_at_once(proxies, rand::random()) => {
                 self.later.push((Instant::now() + TELL_LATER.mul_f64(rand::random_range(0.5..=1.5)), suspicion));
@@ -174,6 +177,13 @@ fn tells_at_once(proxies: u64, chance: f64) -> bool {
     chance * proxies as f64 <= TELLERS as f64
 }
 
+/// Of a node, what is found first and then one line in a while.
+fn log(quiet: &mut Quiet, Suspicion { node, reason }: &Suspicion) {
+    if let Some(left_out) = quiet.may_say(node) {
+        tracing::warn!(%node, "cannot be used: {reason}{left_out}");
+    }
+}
+
 /// A topology that never changes.
 fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc::Receiver<Suspicion>, vigil: &Vigil) -> Watched {
     let map: NodeMap = nodes.iter().map(|node| (node.name.clone(), node.into())).collect();
@@ -182,8 +192,9 @@ fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc:
     // Nobody is there to be told, but the log has it.
     let task = vigil.spawn(REPORTER, async move {
         let _changed = changed;
+        let mut quiet = Quiet::default();
         while let Some(suspicion) = suspected.recv().await {
-            tracing::warn!(node = %suspicion.node, "{}", suspicion.reason);
+            log(&mut quiet, &suspicion);
         }
     });
     Watched { topology, changes, follower: None, tasks: vec![task] }
@@ -234,6 +245,7 @@ mod tests {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             told: HashMap::new(),
             later: Vec::new(),
+            quiet: Quiet::default(),
         };
         let suspicion = |name: &str| Suspicion { node: name.into(), reason: "lost".to_owned() };
         for name in ["a", "b", "b"] {

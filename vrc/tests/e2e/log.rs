@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{LONG, Process, connect, eventually, vrc};
+use crate::support::{LONG, Process, Proxy, connect, eventually, vrc};
 
 /// Who reads the log.
 #[derive(Debug, Clone, Copy)]
@@ -116,4 +116,17 @@ fn what_the_program_failed_with_is_written_before_it_ends() {
     assert_eq!(process.end(LONG).code(), Some(1));
     let output = process.output();
     assert!(output.contains(&format!("vrc: cannot listen on {address}: ")), "{output}");
+}
+
+#[test]
+fn a_node_that_cannot_be_reached_does_not_fill_the_log() {
+    let proxy = Proxy::start(&["--nodes", "127.0.0.1:1", "--workers", "2"]);
+    let mut clients = [connect(proxy.port), connect(proxy.port)];
+    for round in 0..20 {
+        redis::cmd("GET").arg(round).query::<String>(&mut clients[round % 2]).unwrap_err();
+        // Till after the pause before the next attempt.
+        thread::sleep(Duration::from_millis(20));
+    }
+    let output = proxy.process.output();
+    assert_eq!(output.matches("cannot be used: ").count(), 1, "{output}");
 }
