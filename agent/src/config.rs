@@ -2,11 +2,14 @@
 
 use std::{fmt, time::Duration};
 
-use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, io::tcp::TcpSettings};
 use vrc_cluster::{
     client::MasterUrl,
     contract::{Announcement, Endpoint, WEIGHTS},
+    membership,
 };
+
+use crate::is_loopback;
 
 /// How the agent reaches a redis.
 #[derive(Clone, PartialEq)]
@@ -43,7 +46,9 @@ impl NodeTarget {
         if let Some(password) = &self.password {
             redis = redis.set_password(password);
         }
-        redis::Client::open(address.into_connection_info()?.set_redis_settings(redis))
+        // What is under way on a connection that is given up must not come later, when the keys that it removes may be others.
+        let settings = TcpSettings::default().set_linger_time(Duration::ZERO);
+        redis::Client::open(address.into_connection_info()?.set_tcp_settings(settings).set_redis_settings(redis))
     }
 }
 
@@ -163,6 +168,38 @@ impl Config {
         Ok(())
     }
 
+    /// What makes sense, but perhaps not the one that was meant, in words for whoever runs the agent.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let host = self.endpoint().host;
+        if is_loopback(&host) && !self.has_local_master() {
+            doubts.push(format!(
+                "announcing the loopback address {host}, which the other machines cannot reach: give -h, or --announce-host"
+            ));
+        }
+        if self.node.tls {
+            doubts.push(
+                "this node speaks TLS, and NO PROXY CAN USE IT: commands for its keys will fail. Only programs that talk to nodes \
+                 themselves (ClusterClient, the Node.js clients) can"
+                    .to_owned(),
+            );
+        }
+        let silence = Duration::from_millis(membership::Options::default().agent_timeout_ms);
+        if self.announce_interval > silence / 2 {
+            doubts.push(format!(
+                "announcing the node every {:?} only: coordinators take a node down whose agent has been silent for their \
+                 --agent-timeout, {:?} unless told otherwise; give at most half of that as --announce-interval",
+                self.announce_interval, silence
+            ));
+        }
+        doubts
+    }
+
+    /// Whether only this machine can be meant to reach the master.
+    pub(crate) fn has_local_master(&self) -> bool {
+        self.master.hosts().iter().all(|host| is_loopback(host))
+    }
+
     /// Where others find the node.
     pub fn endpoint(&self) -> Endpoint {
         let host = self.announced_host.as_ref().unwrap_or(&self.node.host).clone();
@@ -208,6 +245,20 @@ mod tests {
     fn empty_names_and_zero_times_are_refused() {
         assert!(matches!(Config { name: Some(" ".into()), ..config() }.check(), Err(ConfigError::Empty("the name"))));
         assert!(matches!(Config { ping_interval: Duration::ZERO, ..config() }.check(), Err(ConfigError::Zero(_))));
+    }
+
+    #[test]
+    fn what_may_not_have_been_meant_is_doubted() {
+        let doubts = |config: Config| config.doubts().join("\n");
+        assert_eq!(doubts(config()), "");
+        let local = |master: &str| Config::new(NodeTarget::new("127.0.0.1", 1), MasterUrl::new(master, 1).unwrap());
+        assert_eq!(doubts(local("localhost")), "");
+        assert!(doubts(local("10.0.0.9")).contains("loopback"));
+        let tls = NodeTarget { tls: true, ..config().node };
+        assert!(doubts(Config { node: tls, ..config() }).contains("NO PROXY CAN USE IT"));
+        let every = |s| Config { announce_interval: Duration::from_secs(s), ..config() };
+        assert_eq!(doubts(every(22)), "");
+        assert!(doubts(every(23)).contains("every 23s") && doubts(every(23)).contains("--agent-timeout, 45s"));
     }
 
     #[test]

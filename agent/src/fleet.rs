@@ -5,6 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use anyhow::Context;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     Config, Health, NodeTarget,
@@ -23,6 +24,15 @@ pub struct FleetConfig {
     pub count: Option<NonZeroUsize>,
 }
 
+impl FleetConfig {
+    /// Whether the nodes have other names each time they are started, though the cluster outlives them.
+    fn names_change(&self) -> bool {
+        let announces_one = self.agent.announced_port.is_some() && self.count == NonZeroUsize::new(1);
+        let are_fixed = self.spawn.port.is_some() || self.agent.name.is_some() || announces_one;
+        !are_fixed && !self.agent.has_local_master()
+    }
+}
+
 /// Starts the servers, keeps them running, and runs an agent for each, until `shutdown`. Then the nodes say that they leave, and
 /// the servers are stopped after that. `health` shows how they do meanwhile.
 ///
@@ -35,6 +45,13 @@ pub async fn run_fleet(
     on_event: impl Fn(SpawnEvent) + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     fleet.agent.check()?;
+    if fleet.names_change() {
+        warn!(
+            "the nodes are called by free ports, which are others at each start: after a restart those of before stay known as down \
+             nodes until they are forgotten, and keys move twice. Give -p or --name, so that nodes keep their names and slots over \
+             restarts"
+        );
+    }
     let servers = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         servers = start_all(&fleet) => servers?,
@@ -91,4 +108,24 @@ fn agent_config(fleet: &FleetConfig, server: &Supervised, index: usize, is_one: 
         config.name = config.name.map(|name| format!("{name}-{}", index + 1));
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use vrc_cluster::client::MasterUrl;
+
+    use super::*;
+
+    #[test]
+    fn names_change_where_nothing_fixes_them() {
+        let fleet = |master: &str, port, name: Option<&str>| {
+            let agent = Config::new(NodeTarget::new("10.0.0.5", 6379), MasterUrl::new(master, 6379).unwrap());
+            let spawn = SpawnOptions { port, ..SpawnOptions::default() };
+            FleetConfig { agent: Config { name: name.map(str::to_owned), ..agent }, spawn, count: None }
+        };
+        assert!(fleet("10.0.0.1", None, None).names_change());
+        assert!(!fleet("10.0.0.1", Some(7301), None).names_change());
+        assert!(!fleet("10.0.0.1", None, Some("left")).names_change());
+        assert!(!fleet("127.0.0.1", None, None).names_change(), "a trial on one machine");
+    }
 }

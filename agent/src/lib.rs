@@ -34,12 +34,7 @@ use tracing::warn;
 /// [`anyhow::Error::downcast_ref`].
 pub async fn run(config: Config, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
-    if is_loopback(&config.endpoint().host) && !config.master.hosts().iter().all(|host| is_loopback(host)) {
-        warn!(
-            host = config.endpoint().host,
-            "announcing a loopback address, which the other machines cannot reach: give -h, or --announce-host"
-        );
-    }
+    config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     let (sightings, seen) = tokio::sync::watch::channel(watcher::Sighting::Nothing);
     let (purging, purged) = tokio::sync::watch::channel(None);
     let (telling, told) = tokio::sync::watch::channel(announcer::Told::default());

@@ -8,16 +8,14 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
 };
+use tracing::warn;
 use vrc_cluster::{
-    client::{Backoff, MasterUrl, within},
+    client::{Backoff, MasterUrl, Quiet, within},
     contract::{AGENT_BUS, AgentBusMessage, CLIENT_BUS, ClientBusMessage, DELTA_BUS, STRANGERS_BUS},
     membership::Event,
 };
 
-use crate::{
-    quiet::Quiet,
-    redis_link::{describe, master_backoff},
-};
+use crate::redis_link::{describe, master_backoff};
 
 /// No message of an agent is near as long.
 const AGENT_MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -35,8 +33,10 @@ impl Bus {
         let mut backoff = master_backoff();
         let mut quiet = Quiet::default();
         while !self.events.is_closed() {
-            if let Err(error) = self.listen(&mut backoff, &mut quiet).await {
-                quiet.warn("lost", || format!("the master's channels cannot be heard: {}; trying again", describe(&error).0));
+            if let Err(error) = self.listen(&mut backoff, &mut quiet).await
+                && let Some(left_out) = quiet.may_say("lost")
+            {
+                warn!("the master's channels cannot be heard: {}; trying again{left_out}", describe(&error).0);
             }
             let _ = self.events.send(Event::BusDown).await;
             sleep(backoff.pause()).await;
@@ -90,7 +90,9 @@ fn event(message: &Msg, quiet: &mut Quiet) -> Option<Event> {
     } else if channel == STRANGERS_BUS {
         return None;
     } else if payload.len() > AGENT_MESSAGE_LEN_MAX {
-        quiet.warn(channel, || format!("a message of {} bytes on {channel} is ignored", payload.len()));
+        if let Some(left_out) = quiet.may_say(channel) {
+            warn!("a message of {} bytes on {channel} is ignored{left_out}", payload.len());
+        }
         return None;
     } else {
         serde_json::from_slice::<AgentBusMessage>(payload).map(Event::Heard)
@@ -98,8 +100,10 @@ fn event(message: &Msg, quiet: &mut Quiet) -> Option<Event> {
     match parsed {
         Ok(event) => Some(event),
         Err(error) => {
-            let start: String = String::from_utf8_lossy(&payload[..payload.len().min(120)]).into_owned();
-            quiet.warn(channel, || format!("a message on {channel} cannot be read and is ignored: {error}: {start:?}"));
+            if let Some(left_out) = quiet.may_say(channel) {
+                let start = String::from_utf8_lossy(&payload[..payload.len().min(120)]);
+                warn!("a message on {channel} cannot be read and is ignored: {error}: {start:?}{left_out}");
+            }
             None
         }
     }

@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 use vrc_cluster::{
+    client::Quiet,
     membership::{Action, Event, Level, LinkId, Membership, Notice, Now, Status},
     topology::PlacementKind,
 };
@@ -22,7 +23,6 @@ use crate::{
     bus::Bus,
     master::{Answer, Answers, Master, Request},
     node::{Command, Link},
-    quiet::Quiet,
 };
 
 /// Events that wait for the driver. Whoever brings more waits with it.
@@ -210,14 +210,19 @@ impl Driver {
     fn say(&mut self, answer: Answer) {
         if self.answers.try_send(answer).is_err() {
             // No operators, but some program gone wild. Who waits for it says the wish again.
-            self.quiet
-                .warn("answers", || format!("more than {ANSWERS_MAX} answers to wishes wait for the master; one is left out"));
+            if let Some(left_out) = self.quiet.may_say("answers") {
+                warn!("more than {ANSWERS_MAX} answers to wishes wait for the master; one is left out{left_out}");
+            }
         }
     }
 
     fn log(&mut self, notice: &Notice) {
         match (notice.repeats(), notice.level()) {
-            (Some(kind), _) => self.quiet.warn(&kind, || notice.to_string()),
+            (Some(kind), _) => {
+                if let Some(left_out) = self.quiet.may_say(&kind) {
+                    warn!("{notice}{left_out}");
+                }
+            }
             (None, Level::Info) => info!("{notice}"),
             (None, Level::Warn) => warn!("{notice}"),
         }

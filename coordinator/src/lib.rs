@@ -12,7 +12,6 @@ mod config;
 mod driver;
 mod master;
 mod node;
-mod quiet;
 mod redis_link;
 
 pub use config::Config;

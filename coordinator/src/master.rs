@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::warn;
 use vrc_cluster::{
-    client::{MasterUrl, within},
+    client::{MasterUrl, Quiet, within},
     contract::{
         AGENT_BUS, ANSWER_BUS_PREFIX, AgentBusMessage, CLIENT_BUS, Confirmation, DELTA_BUS, DELTA_KEY, EPOCH_KEY, EPOCH_MAX,
         Epoch, LEASE_KEY, NODE_SET_KEY, NOTES_KEY, Node, NodeMap, Notes, PLACEMENT_KEY, PROXIES_KEY, PURGE_KEY, PURGED_KEY,
@@ -19,10 +19,7 @@ use vrc_cluster::{
     topology::PlacementKind,
 };
 
-use crate::{
-    quiet::Quiet,
-    redis_link::{RedisLink, describe, master_backoff, who_is},
-};
+use crate::redis_link::{RedisLink, describe, master_backoff, who_is};
 
 const LEASE: &str = include_str!("scripts/lease.lua");
 const READ: &str = include_str!("scripts/read.lua");
@@ -98,7 +95,11 @@ impl Answers {
                 self.next = Some(Answer { id, answer });
                 return Err(error);
             }
-            Err(error) => self.quiet.warn("answer", || format!("the master does not pass on an answer to an operator: {error}")),
+            Err(error) => {
+                if let Some(left_out) = self.quiet.may_say("answer") {
+                    warn!("the master does not pass on an answer to an operator: {error}{left_out}");
+                }
+            }
             Ok(()) => {}
         }
         Ok(true)

@@ -1,7 +1,9 @@
 //! One connection to one node: a task that does what membership says and tells what comes of it.
 
+use std::time::Duration;
+
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use redis::{RedisResult, aio::MultiplexedConnection};
+use redis::{Client, RedisResult, aio::MultiplexedConnection};
 use tokio::sync::mpsc;
 use vrc_cluster::{
     client::node_client,
@@ -60,7 +62,11 @@ impl Link {
     }
 
     async fn open(&self) -> RedisResult<(RedisLink, Server)> {
-        let client = node_client(&self.endpoint, 0)?;
+        // A link that is given up may have a flush under way. The kernel must not go on sending that: it would empty the node after it
+        // has come back, and been emptied over another link.
+        let info = node_client(&self.endpoint, 0)?.get_connection_info().clone();
+        let settings = info.tcp_settings().clone().set_linger_time(Duration::ZERO);
+        let client = Client::open(info.set_tcp_settings(settings))?;
         let mut redis = RedisLink::open(&client).await?;
         let server = who_is(&mut redis.commands).await?;
         Ok((redis, server))
@@ -166,4 +172,68 @@ async fn last_database(commands: &mut MultiplexedConnection) -> RedisResult<i64>
     let info: String = redis::cmd("INFO").arg("keyspace").query_async(commands).await?;
     let databases = info.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse::<i64>().ok());
     Ok(databases.max().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        time::timeout,
+    };
+    use vrc_cluster::resp::{Frame, RequestFramer};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Answers as a redis would, until it is to flush: that it never answers. Says how the connection ended after that.
+    async fn answer(mut stream: TcpStream, flushing: mpsc::Sender<()>) -> io::Result<usize> {
+        let (mut input, mut framer) = (Vec::new(), RequestFramer::default());
+        loop {
+            while let Ok(Some(Frame::Multibulk(len))) = framer.advance(&input) {
+                framer.reset();
+                let request = input.drain(..len).collect::<Vec<_>>();
+                let request = String::from_utf8_lossy(&request);
+                if request.contains("FLUSHALL") {
+                    flushing.send(()).await.unwrap();
+                    return stream.read(&mut [0]).await;
+                }
+                let reply: &[u8] = if request.contains("INFO\r\n") { b"$13\r\nrun_id:ab12\r\n\r\n" } else { b"+OK\r\n" };
+                stream.write_all(reply).await?;
+            }
+            if stream.read_buf(&mut input).await? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_does_not_outlive_the_link_that_was_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::new("127.0.0.1", listener.local_addr().unwrap().port());
+        let (flushing, mut flushed) = mpsc::channel(1);
+        let (ended, mut ends) = mpsc::channel(2);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (flushing, ended) = (flushing.clone(), ended.clone());
+                tokio::spawn(async move { ended.send(answer(stream, flushing).await).await });
+            }
+        });
+        let (wanted, commands) = mpsc::channel(1);
+        let (events, mut told) = mpsc::channel(8);
+        let link = Link { name: "a".to_owned(), link: 1, endpoint, coordination_db: 0, guest_databases: false };
+        let serving = tokio::spawn(link.run(commands, events));
+        let opened = timeout(LONG, told.recv()).await.expect("in time");
+        assert!(matches!(opened, Some(Event::LinkOpened { .. })), "{opened:?}");
+        wanted.send(Command::Flush { flush: 1, scope: Scope::All }).await.unwrap();
+        timeout(LONG, flushed.recv()).await.expect("in time").unwrap();
+        serving.abort();
+        for _ in 0..2 {
+            let end = timeout(LONG, ends.recv()).await.expect("in time").unwrap();
+            assert!(matches!(&end, Err(error) if error.kind() == io::ErrorKind::ConnectionReset), "{end:?}");
+        }
+    }
 }

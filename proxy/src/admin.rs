@@ -20,6 +20,7 @@ use vrc_cluster::{client::TopologyWatch, topology::Topology};
 use crate::{
     metrics::{self, Metrics},
     stats::AllStats,
+    vigil::Vigil,
 };
 
 /// What is looked at.
@@ -29,6 +30,7 @@ pub(crate) struct Admin {
     pub(crate) stats: Arc<AllStats>,
     /// What follows the master, if there is one.
     pub(crate) follower: Option<Arc<TopologyWatch>>,
+    pub(crate) vigil: Vigil,
 }
 
 /// Takes the address, so that it is known at once if it cannot be had.
@@ -69,7 +71,7 @@ async fn health(State(admin): State<Admin>) -> Response {
     let (known, up) = (topology.nodes().len(), topology.nodes().iter().filter(|node| node.up).count());
     let trouble = admin.follower.as_ref().and_then(|follower| follower.trouble());
     let disagreement = admin.follower.as_ref().and_then(|follower| follower.disagreement());
-    let reason = disagreement.or_else(|| match (known, up) {
+    let reason = admin.vigil.failure().or(disagreement).or_else(|| match (known, up) {
         (0, _) => Some("no node map has been read yet".to_owned()),
         (_, 0) => Some(format!("none of the {known} known nodes is up")),
         _ => None,

@@ -8,6 +8,9 @@ use vrc_cluster::{
     topology::PlacementOptions,
 };
 
+/// The shortest time that nodes are given to answer: with less, every connection that is asked anything would be given up.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+
 /// What one proxy does.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,7 +22,7 @@ pub struct Config {
     pub workers: usize,
     /// How keys are given to nodes.
     pub placement: PlacementOptions,
-    /// Longest that a command may wait for its node's answer, connecting included.
+    /// Longest that a command may wait for its node's answer, connecting included; at least [`TIMEOUT_MIN`].
     pub timeout: Duration,
     /// What clients must give to AUTH, if anything.
     pub password: Option<String>,

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -153,6 +154,9 @@ async fn open_one(
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.set_nodelay(true)?;
     keep_alive(&stream, NODE_KEEPALIVE)?;
+    // A connection that is closed with something unanswered is given up: what the kernel has still to send then, it must not go on
+    // trying to. It would come to the node after what others wrote meanwhile, and after it was told that nothing is under way any more.
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     let mut request = Vec::new();
     for (_, args) in &commands {
         encode::request(&mut request, args);

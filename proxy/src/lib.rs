@@ -28,6 +28,7 @@ mod scripts;
 mod slowlog;
 mod socket;
 mod stats;
+mod vigil;
 mod watch;
 mod worker;
 
@@ -52,7 +53,7 @@ use vrc_cluster::{
     topology::{PlacementKind, Topology},
 };
 
-pub use config::{Config, FixedNode, ListenAddr, ParseError, ProxyAddress, Source};
+pub use config::{Config, FixedNode, ListenAddr, ParseError, ProxyAddress, Source, TIMEOUT_MIN};
 
 use crate::{
     admin::Admin,
@@ -62,6 +63,7 @@ use crate::{
     live::{Live, LiveSettings},
     peers::Peers,
     stats::AllStats,
+    vigil::Vigil,
     worker::{Control, Shared, WorkerHandle},
 };
 
@@ -79,6 +81,7 @@ pub struct Proxy {
     /// Ends by itself when told to stop, having said so to the other proxies.
     announcer: Option<JoinHandle<()>>,
     stop: CancellationToken,
+    vigil: Vigil,
 }
 
 impl Proxy {
@@ -91,6 +94,7 @@ impl Proxy {
     pub async fn start(config: Config) -> anyhow::Result<Proxy> {
         anyhow::ensure!(!config.listen.is_empty(), "the proxy has no address to listen on");
         anyhow::ensure!(config.workers > 0, "the proxy needs at least one worker");
+        anyhow::ensure!(config.timeout >= TIMEOUT_MIN, "nodes need {} ms or more to answer", TIMEOUT_MIN.as_millis());
         open_files::make_room(config.clients_max);
         let mut listeners = Vec::new();
         for address in &config.listen {
@@ -103,12 +107,13 @@ impl Proxy {
         };
 
         let stop = CancellationToken::new();
+        let vigil = Vigil::new(stop.clone());
         let (suspicions, suspected) = mpsc::channel(watch::SUSPICIONS_MAX);
-        let mut watched = watch::start(&config.source, &config.placement, suspected, own_name(&config, &listening));
+        let mut watched = watch::start(&config.source, &config.placement, suspected, own_name(&config, &listening), &vigil);
         let stats = Arc::new(AllStats::new(config.workers));
         let (peers, peers_known, announcer) = match (&config.source, &config.announce) {
             (Source::Master(master), Some(own)) => {
-                let announcing = peers::start(master.clone(), own.clone(), stop.clone());
+                let announcing = peers::start(master.clone(), own.clone(), stop.clone(), &vigil);
                 (announcing.peers, Some(announcing.known), Some(announcing.task))
             }
             _ => (Peers::default(), None, None),
@@ -121,25 +126,29 @@ impl Proxy {
             io_uring: config.io_uring,
             busy_poll: config.busy_poll,
         };
-        let (workers, threads) = worker::start(config.workers, &shared).context("cannot start the workers")?;
+        let (workers, threads) = worker::start(config.workers, &shared, &vigil).context("cannot start the workers")?;
 
         let mut tasks = std::mem::take(&mut watched.tasks);
-        tasks.push(tokio::spawn(tell_workers(workers.clone(), watched.changes.clone())));
+        // It ends when nothing tells of maps any more.
+        tasks.push(vigil.spawn("what follows the node map", tell_workers(workers.clone(), watched.changes.clone())));
         let confirming = match &config.source {
             Source::Master(master) => {
-                Some(tokio::spawn(confirm::run(master.clone(), watched.changes.clone(), workers.clone(), stop.clone())))
+                let confirming = confirm::run(master.clone(), watched.changes.clone(), workers.clone(), stop.clone());
+                Some(vigil.spawn("what confirms node maps", confirming))
             }
             Source::Nodes(_) => None,
         };
         let door = Door { workers: workers.clone(), live: shared.settings.live.clone(), next_id: Arc::new(AtomicU64::new(1)) };
         let (opener, open) = signal::channel(false);
         tasks.push(tokio::spawn(open_when_known(opener, watched.follower.clone(), peers_known)));
-        let serving = |listener| tokio::spawn(listen::serve(listener, door.clone(), open.clone(), stop.clone()));
+        let serving =
+            |listener| vigil.spawn("what accepts clients", listen::serve(listener, door.clone(), open.clone(), stop.clone()));
         tasks.extend(listeners.into_iter().map(serving));
         let admin_address = admin.as_ref().map(|listener| listener.local_addr()).transpose()?;
         if let Some(listener) = admin {
-            let state = Admin { topology: watched.topology.clone(), stats, follower: watched.follower.clone() };
-            tasks.push(tokio::spawn(admin::serve(listener, state, stop.clone())));
+            let state =
+                Admin { topology: watched.topology.clone(), stats, follower: watched.follower.clone(), vigil: vigil.clone() };
+            tasks.push(vigil.spawn("what serves metrics and health", admin::serve(listener, state, stop.clone())));
         }
         Ok(Proxy {
             listening,
@@ -152,6 +161,7 @@ impl Proxy {
             confirming,
             announcer,
             stop,
+            vigil,
         })
     }
 
@@ -173,6 +183,12 @@ impl Proxy {
     /// Changes whenever the topology does; holds its epoch.
     pub fn changes(&self) -> signal::Receiver<Epoch> {
         self.changes.clone()
+    }
+
+    /// Waits until a worker, or another part that should live as long as the proxy, has ended by itself, and says which. What is left of
+    /// the proxy is of little use then: it should be stopped, and another started.
+    pub async fn failed(&self) -> anyhow::Error {
+        anyhow::Error::msg(self.vigil.failed().await)
     }
 
     /// Stops: takes no more clients and commands, answers what is under way for at most a second, and closes everything.
@@ -219,7 +235,7 @@ fn settings(config: &Config, listening: &[ListenAddr], peers: Peers) -> Settings
     let started_at = SystemTime::now();
     let nanos = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     Settings {
-        timeout_ms: (config.timeout.as_millis() as u64).max(1),
+        timeout_ms: config.timeout.as_millis() as u64,
         live: Arc::new(LiveSettings::new(Live {
             password: config
                 .password
@@ -276,5 +292,50 @@ async fn tell_workers(workers: Vec<WorkerHandle>, mut changes: signal::Receiver<
         for worker in &workers {
             worker.tell(Control::TopologyChanged);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let nodes = vec!["127.0.0.1:1".parse().unwrap()];
+        Config { workers: 1, ..Config::new(Source::Nodes(nodes), "127.0.0.1:0".parse().unwrap()) }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_told_of() {
+        let (config, vigil) = (config(), Vigil::new(CancellationToken::new()));
+        let shared = Shared {
+            settings: settings(&config, &config.listen, Peers::default()),
+            topology: Arc::new(ArcSwap::from_pointee(Topology::build(&Default::default(), 0, &config.placement, 0))),
+            // Where no worker can count, the first that wants to panics.
+            stats: Arc::new(AllStats::new(0)),
+            suspicions: mpsc::channel(1).0,
+            io_uring: false,
+            busy_poll: Duration::ZERO,
+        };
+        let (_workers, threads) = worker::start(1, &shared, &vigil).unwrap();
+        assert_eq!(vigil.failed().await, "worker 0 has ended: it panicked");
+        assert!(threads.into_iter().all(|thread| thread.join().is_err()));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_whose_map_is_followed_no_more_is_told_of() {
+        let vigil = Vigil::new(CancellationToken::new());
+        let (changed, changes) = signal::channel(0);
+        let telling = vigil.spawn("what follows the node map", tell_workers(Vec::new(), changes));
+        drop(changed);
+        assert_eq!(vigil.failed().await, "what follows the node map has ended: nobody has told it to");
+        telling.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_is_stopped_has_lost_nothing() {
+        let proxy = Proxy::start(config()).await.unwrap();
+        let vigil = proxy.vigil.clone();
+        proxy.stop().await;
+        assert_eq!(vigil.failure(), None);
     }
 }

@@ -19,7 +19,7 @@ use vrc_cluster::{
     contract::{ANNOUNCED_KEY, ANNOUNCED_VERSION_KEY},
 };
 
-use crate::config::ProxyAddress;
+use crate::{config::ProxyAddress, vigil::Vigil};
 
 /// How often a proxy says that it is there.
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
@@ -62,12 +62,12 @@ pub(crate) struct Announcing {
 }
 
 /// Announces this proxy, and keeps the list of all that do, until told to stop.
-pub(crate) fn start(master: MasterUrl, own: ProxyAddress, stop: CancellationToken) -> Announcing {
+pub(crate) fn start(master: MasterUrl, own: ProxyAddress, stop: CancellationToken, vigil: &Vigil) -> Announcing {
     let peers = Peers::new(ArcSwap::from_pointee(vec![own.clone()]));
     let connection = MasterConnection::new(master, ANSWER_TIMEOUT);
     let (first, known) = oneshot::channel();
     let announcer = Announcer { own, peers: peers.clone(), version: String::new(), connection, first: Some(first) };
-    Announcing { peers, known, task: tokio::spawn(announcer.run(stop)) }
+    Announcing { peers, known, task: vigil.spawn("what announces this proxy", announcer.run(stop)) }
 }
 
 struct Announcer {

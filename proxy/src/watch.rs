@@ -9,12 +9,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use vrc_cluster::{
-    client::{MasterConnection, MasterUrl, TopologyWatch, WatchOptions, within},
+    client::{MasterConnection, MasterUrl, Quiet, TopologyWatch, WatchOptions, within},
     contract::{AGENT_BUS, AgentBusMessage, Epoch, NodeMap, PROXIES_KEY, TELLERS},
     topology::{PlacementOptions, Topology},
 };
 
-use crate::config::{FixedNode, Source};
+use crate::{
+    config::{FixedNode, Source},
+    vigil::Vigil,
+};
 
 /// Suspicions that may wait to be told; more than that says nothing new.
 pub(crate) const SUSPICIONS_MAX: usize = 64;
@@ -23,6 +26,8 @@ pub(crate) const SUSPICIONS_MAX: usize = 64;
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// When it is told by those who leave it to others to do so at once, half as much more or less: a map that shows it down is here by then.
 const TELL_LATER: Duration = Duration::from_secs(1);
+/// What the task is called that hears of nodes that cannot be used.
+const REPORTER: &str = "what tells of nodes that cannot be used";
 /// Longest that telling may take.
 const TELL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -49,15 +54,22 @@ pub(crate) fn start(
     placement: &PlacementOptions,
     suspected: mpsc::Receiver<Suspicion>,
     own_name: String,
+    vigil: &Vigil,
 ) -> Watched {
     match source {
-        Source::Nodes(nodes) => fixed(nodes, placement, suspected),
-        Source::Master(master) => followed(master, placement, suspected, own_name),
+        Source::Nodes(nodes) => fixed(nodes, placement, suspected, vigil),
+        Source::Master(master) => followed(master, placement, suspected, own_name, vigil),
     }
 }
 
 /// The topology that a master's node map gives.
-fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::Receiver<Suspicion>, name: String) -> Watched {
+fn followed(
+    master: &MasterUrl,
+    placement: &PlacementOptions,
+    suspected: mpsc::Receiver<Suspicion>,
+    name: String,
+    vigil: &Vigil,
+) -> Watched {
     let options = WatchOptions { placement: placement.clone(), ..WatchOptions::default() };
     let watch = Arc::new(TopologyWatch::start(master.clone(), options));
     let (topology, changes) = (watch.shared(), watch.changes());
@@ -67,9 +79,10 @@ fn followed(master: &MasterUrl, placement: &PlacementOptions, suspected: mpsc::R
         topology: topology.clone(),
         told: HashMap::new(),
         later: Vec::new(),
+        quiet: Quiet::default(),
     };
     let kept = watch.clone();
-    let task = tokio::spawn(async move {
+    let task = vigil.spawn(REPORTER, async move {
         reporter.run(suspected).await;
         drop(kept);
     });
@@ -85,6 +98,8 @@ struct Reporter {
     told: HashMap<Arc<str>, Instant>,
     /// What is told then, unless the map shows the node down by that time.
     later: Vec<(Instant, Suspicion)>,
+    /// A node that only this proxy cannot reach is heard of for as long as that lasts.
+    quiet: Quiet,
 }
 
 impl Reporter {
@@ -102,13 +117,13 @@ impl Reporter {
     }
 
     async fn hear(&mut self, suspicion: Suspicion) {
-        let Suspicion { node, reason } = &suspicion;
+        let node = &suspicion.node;
         if self.told.get(node).is_some_and(|told| told.elapsed() < TELL_AGAIN_AFTER)
             || self.later.iter().any(|(_, later)| later.node == *node)
         {
             return;
         }
-        tracing::warn!(%node, "cannot be used: {reason}");
+        log(&mut self.quiet, &suspicion);
         match within(TELL_TIMEOUT, self.proxies()).await {
             Ok(proxies) if !tells_at_once(proxies, rand::random()) => {
                 self.later.push((Instant::now() + TELL_LATER.mul_f64(rand::random_range(0.5..=1.5)), suspicion));
@@ -162,16 +177,24 @@ fn tells_at_once(proxies: u64, chance: f64) -> bool {
     chance * proxies as f64 <= TELLERS as f64
 }
 
+/// Of a node, what is found first and then one line in a while.
+fn log(quiet: &mut Quiet, Suspicion { node, reason }: &Suspicion) {
+    if let Some(left_out) = quiet.may_say(node) {
+        tracing::warn!(%node, "cannot be used: {reason}{left_out}");
+    }
+}
+
 /// A topology that never changes.
-fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc::Receiver<Suspicion>) -> Watched {
+fn fixed(nodes: &[FixedNode], placement: &PlacementOptions, mut suspected: mpsc::Receiver<Suspicion>, vigil: &Vigil) -> Watched {
     let map: NodeMap = nodes.iter().map(|node| (node.name.clone(), node.into())).collect();
     let topology = Arc::new(ArcSwap::from_pointee(Topology::build(&map, 0, placement, 0)));
     let (changed, changes) = signal::channel(0);
     // Nobody is there to be told, but the log has it.
-    let task = tokio::spawn(async move {
+    let task = vigil.spawn(REPORTER, async move {
         let _changed = changed;
+        let mut quiet = Quiet::default();
         while let Some(suspicion) = suspected.recv().await {
-            tracing::warn!(node = %suspicion.node, "{}", suspicion.reason);
+            log(&mut quiet, &suspicion);
         }
     });
     Watched { topology, changes, follower: None, tasks: vec![task] }
@@ -222,6 +245,7 @@ mod tests {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             told: HashMap::new(),
             later: Vec::new(),
+            quiet: Quiet::default(),
         };
         let suspicion = |name: &str| Suspicion { node: name.into(), reason: "lost".to_owned() };
         for name in ["a", "b", "b"] {

@@ -34,6 +34,7 @@ use crate::{
     core::{Order, Outcome, Peer, Redirected, SessionId, Settings},
     socket::Socket,
     stats::AllStats,
+    vigil::Vigil,
     watch::Suspicion,
 };
 
@@ -111,7 +112,11 @@ pub(crate) struct Shared {
 }
 
 /// Starts `count` workers; their threads end after [`Control::Stop`]. What takes its time they have done by the caller's runtime.
-pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<(Vec<WorkerHandle>, Vec<thread::JoinHandle<()>>)> {
+pub(crate) fn start(
+    count: usize,
+    shared: &Shared,
+    vigil: &Vigil,
+) -> io::Result<(Vec<WorkerHandle>, Vec<thread::JoinHandle<()>>)> {
     let mut handles = Vec::new();
     let mut ends = Vec::new();
     for _ in 0..count {
@@ -124,7 +129,12 @@ pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<(Vec<WorkerHand
     let runtime = Handle::current();
     let threads = ends.into_iter().enumerate().map(|(number, (poll, inbox))| {
         let worker = Outset { number, poll, inbox, all: handles.clone(), shared: shared.clone(), runtime: runtime.clone() };
-        thread::Builder::new().name(format!("vrc-worker-{number}")).spawn(move || worker.run())
+        let part = vigil.part(format!("worker {number}"));
+        let live = move || match worker.run() {
+            Ok(()) => drop(part),
+            Err(error) => part.fail(error),
+        };
+        thread::Builder::new().name(format!("vrc-worker-{number}")).spawn(live)
     });
     let threads = threads.collect::<Result<_, _>>()?;
     Ok((handles, threads))
@@ -143,7 +153,7 @@ struct Outset {
 }
 
 impl Outset {
-    fn run(self) {
+    fn run(self) -> io::Result<()> {
         let worker = self.number;
         if self.shared.io_uring {
             match RingDriver::new(self.poll.registry()) {
@@ -154,9 +164,7 @@ impl Outset {
                 Err(error) => tracing::warn!(worker, "io_uring is not available here ({error}): using epoll"),
             }
         }
-        match PollDriver::new(self.poll.registry()) {
-            Ok(driver) => Turns::new(self, driver).run(),
-            Err(error) => tracing::error!(worker, "a worker cannot start: {error}"),
-        }
+        let driver = PollDriver::new(self.poll.registry())?;
+        Turns::new(self, driver).run()
     }
 }

@@ -1,11 +1,12 @@
 //! A running proxy beside a node that never answers: who leaves, and who waits for what.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 use vrc_proxy::{Config, ListenAddr, Proxy, Source};
@@ -65,4 +66,44 @@ async fn a_reply_does_not_wait_long_for_others_of_its_pipeline() {
     // Had it waited for the other one, that one's error would be behind it.
     assert_eq!(&got[..len], b"+PONG\r\n");
     proxy.stop().await;
+}
+
+/// A node that says OK to how its connections are set up, and reads nothing else until it is told to. Returns how the first
+/// connection ended.
+async fn node_that_reads_late(go_on: oneshot::Receiver<()>) -> (u16, JoinHandle<io::Result<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let read = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"+OK\r\n:1\r\n").await.unwrap();
+        go_on.await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await
+    });
+    (port, read)
+}
+
+#[tokio::test]
+async fn what_a_node_was_to_get_does_not_come_after_it_was_given_up() {
+    for io_uring in [false, true] {
+        let (go_on, told) = oneshot::channel();
+        let (port, read) = node_that_reads_late(told).await;
+        let source = Source::Nodes(vec![format!("127.0.0.1:{port}").parse().unwrap()]);
+        let listen = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
+        let config = Config { workers: 1, io_uring, timeout: Duration::from_millis(200), ..Config::new(source, listen) };
+        let proxy = Proxy::start(config).await.unwrap();
+        let ListenAddr::Tcp(address) = &proxy.listening()[0] else { panic!("asked for TCP") };
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // More than the node's end takes in unread.
+        let value = vec![b'x'; 32 << 20];
+        let request = [format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
+        client.write_all(&request).await.unwrap();
+        let mut got = vec![0; 4096];
+        let len = timeout(PATIENCE, client.read(&mut got)).await.expect("in time").unwrap();
+        assert!(got[..len].starts_with(b"-NODEDOWN"), "{}", String::from_utf8_lossy(&got[..len]));
+        go_on.send(()).unwrap();
+        let end = timeout(PATIENCE, read).await.expect("in time").unwrap();
+        assert!(matches!(&end, Err(error) if error.kind() == io::ErrorKind::ConnectionReset), "io_uring {io_uring}: {end:?}");
+        proxy.stop().await;
+    }
 }

@@ -42,7 +42,8 @@ struct Raw {
     #[arg(short = 'p', long, value_name = "PORT", env = "VRC_PORT")]
     port: Option<u16>,
 
-    /// The redis to register, instead of -h and -p: redis[s]://[user:password@]host:port
+    /// The redis to register, instead of -h and -p: redis[s]://[user:password@]host:port. With rediss:// (TLS) no proxy can use
+    /// it, only programs that talk to nodes themselves
     #[arg(long, value_name = "URL", env = "VRC_NODE", hide_env_values = true)]
     node: Option<RedisUrl>,
 
@@ -80,7 +81,8 @@ struct Raw {
     #[arg(long, env = "VRC_FLUSH", value_parser = BoolishValueParser::new())]
     flush: bool,
 
-    /// Start N redis servers here, keep them running, and register them; they keep nothing on disk [default N: one per core]
+    /// Start N redis servers here, keep them running, and register them; they keep nothing on disk. Give -p or --name too, so that
+    /// the nodes keep their names, and with these their slots, when this is restarted [default N: one per core]
     #[arg(long, value_name = "N", env = "VRC_SPAWN", num_args = 0..=1, default_missing_value = "cores")]
     spawn: Option<SpawnCount>,
 
@@ -107,7 +109,7 @@ struct Raw {
     #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
     admin: Option<SocketAddr>,
 
-    /// How often the node is announced
+    /// How often the node is announced; at most half of the coordinators' --agent-timeout
     #[arg(long, value_name = "TIME", env = "VRC_ANNOUNCE_INTERVAL", value_parser = parse_time, default_value = "5s")]
     announce_interval: Duration,
 
@@ -222,7 +224,7 @@ fn target(url: &RedisUrl) -> Result<NodeTarget, Error> {
 
 /// Keeps nodes registered until the program is to stop.
 pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
-    log.begin("info");
+    log.begin_queued("info")?;
     let health = Health::default();
     let shown = health.clone();
     let _admin = admin::serve(args.admin, shutdown.token(), move || show(&shown.nodes())).await?;

@@ -137,7 +137,7 @@ impl Args {
 
 /// Coordinates until the program is to stop.
 pub(crate) async fn run(args: Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
-    log.begin("info");
+    log.begin_queued("info")?;
     let admin = args.admin;
     let config = args.config();
     tracing::info!(master = %config.master, "coordinator started");

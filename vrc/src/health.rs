@@ -10,7 +10,7 @@ use tokio::{
 };
 use vrc_proxy::{ListenAddr, ProxyAddress};
 
-use crate::{args::parse_time, log::Log, output};
+use crate::{args::parse_limit, log::Log, output};
 
 /// Longest answer that is read: an agent says some 200 bytes of each of its nodes.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     admin: Target,
 
     /// How long it may take to answer
-    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "1s")]
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_limit, default_value = "1s")]
     timeout: Duration,
 }
 

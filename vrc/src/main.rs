@@ -12,6 +12,7 @@ mod moves;
 mod node_map;
 mod output;
 mod proxy;
+mod queue;
 mod shutdown;
 mod status;
 mod up;
@@ -42,35 +43,35 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(asked.exit_code()).unwrap_or(2));
         }
     };
-    match execute(cli) {
+    let log = Log::new(cli.log);
+    match execute(cli.command, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&error);
+            log.failed(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn execute(cli: Cli) -> anyhow::Result<()> {
-    let log = Log::new(cli.log);
+fn execute(command: Command, log: &Log) -> anyhow::Result<()> {
     // Fails only if there is one already, which is then as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One thread is enough: whatever has to be fast has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
-        match cli.command {
-            Command::Up(args) => up::run(*args, &log, &shutdown).await,
-            Command::Coordinator(args) => coordinator::run(*args, &log, &shutdown).await,
-            Command::Agent(args) => agent::run(*args, &log, &shutdown).await,
-            Command::Proxy(args) => proxy::run(*args, &log, &shutdown).await,
-            Command::Status(args) => status::run(*args, &log).await,
-            Command::Health(args) => health::run(*args, &log).await,
-            Command::Where(args) => where_key::run(*args, &log).await,
-            Command::Drain(args) => moves::drain(*args, &log).await,
-            Command::Undrain(args) => moves::undrain(*args, &log).await,
-            Command::Weight(args) => moves::weight(*args, &log).await,
-            Command::Forget(args) => moves::forget(*args, &log).await,
+        match command {
+            Command::Up(args) => up::run(*args, log, &shutdown).await,
+            Command::Coordinator(args) => coordinator::run(*args, log, &shutdown).await,
+            Command::Agent(args) => agent::run(*args, log, &shutdown).await,
+            Command::Proxy(args) => proxy::run(*args, log, &shutdown).await,
+            Command::Status(args) => status::run(*args, log).await,
+            Command::Health(args) => health::run(*args, log).await,
+            Command::Where(args) => where_key::run(*args, log).await,
+            Command::Drain(args) => moves::drain(*args, log).await,
+            Command::Undrain(args) => moves::undrain(*args, log).await,
+            Command::Weight(args) => moves::weight(*args, log).await,
+            Command::Forget(args) => moves::forget(*args, log).await,
         }
     })
 }

@@ -13,7 +13,7 @@ use vrc_cluster::{
 };
 
 use crate::{
-    args::{MasterArgs, parse_time, parse_weight},
+    args::{MasterArgs, parse_limit, parse_weight},
     log::Log,
     node_map::Snapshot,
     output,
@@ -37,7 +37,7 @@ pub(crate) struct NodeArgs {
     master: MasterArgs,
 
     /// How long it may take until the change is published
-    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "30s")]
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_limit, default_value = "30s")]
     timeout: Duration,
 }
 

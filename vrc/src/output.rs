@@ -3,13 +3,43 @@
 use std::{
     fmt::{self, Display},
     io::{self, IsTerminal, Write},
+    sync::OnceLock,
     time::Duration,
 };
 
 use serde::Serialize;
 
+use crate::queue::{FLUSH_TIMEOUT, Queue};
+
+/// What is on its way to standard output, where that is not waited for.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// From now on nobody waits for who reads the lines, until [`Queued`] is dropped: that waits a moment.
+///
+/// # Errors
+/// If there is no thread to be had.
+pub(crate) fn queue_lines() -> io::Result<Queued> {
+    let _ = QUEUE.set(Queue::start(io::stdout())?);
+    Ok(Queued)
+}
+
+/// See [`queue_lines`].
+#[derive(Debug)]
+pub(crate) struct Queued;
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if let Some(queue) = QUEUE.get() {
+            queue.flush(FLUSH_TIMEOUT);
+        }
+    }
+}
+
 /// Writes a line to standard output.
 pub(crate) fn line(text: impl Display) {
+    if let Some(queue) = QUEUE.get() {
+        return queue.put(format!("{text}\n").into_bytes());
+    }
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
@@ -18,11 +48,6 @@ pub(crate) fn line(text: impl Display) {
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?);
     Ok(())
-}
-
-/// Writes what the program ended with to standard error.
-pub(crate) fn error(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "vrc: {}", words(error));
 }
 
 /// An error with its causes, leaving out a cause that the text before it has told already, as some errors do.

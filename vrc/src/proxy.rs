@@ -4,10 +4,10 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use clap::{ArgMatches, Error, FromArgMatches, builder::BoolishValueParser, error::ErrorKind};
 use vrc_cluster::client::MasterUrl;
-use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source};
+use vrc_proxy::{Config, FixedNode, ListenAddr, Proxy, ProxyAddress, Source, TIMEOUT_MIN};
 
 use crate::{
-    args::{Choice, PlacementArgs, choose, parse_admin, parse_time},
+    args::{Choice, PlacementArgs, choose, parse_admin, parse_time_from},
     log::Log,
     shutdown::Shutdown,
 };
@@ -47,9 +47,9 @@ struct Raw {
     #[command(flatten)]
     placement: PlacementArgs,
 
-    /// How long a node may leave a command without an answer, connecting included. A large value may take longer, for as long as more
-    /// of it comes
-    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "5s")]
+    /// How long a node may leave a command without an answer, connecting included; at least 10ms. A large value may take longer, for as
+    /// long as more of it comes
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_timeout, default_value = "5s")]
     timeout: Duration,
 
     /// What clients must give to AUTH. An environment variable keeps it out of the list of processes
@@ -89,6 +89,10 @@ struct Raw {
     /// Where to serve /metrics (for Prometheus), /health and /topology over HTTP. Whoever reaches it may look
     #[arg(long, value_name = "ADDRESS", env = "VRC_ADMIN", value_parser = parse_admin)]
     admin: Option<SocketAddr>,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    parse_time_from(text, TIMEOUT_MIN)
 }
 
 impl FromArgMatches for Args {
@@ -139,9 +143,9 @@ impl clap::Args for Args {
     }
 }
 
-/// Serves clients until the program is to stop.
+/// Serves clients until the program is to stop, or the proxy has lost a part.
 pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
-    log.begin("info");
+    log.begin_queued("info")?;
     let workers = config.workers;
     let proxy = Proxy::start(config).await?;
     for address in proxy.listening() {
@@ -150,10 +154,17 @@ pub(crate) async fn run(Args(config): Args, log: &Log, shutdown: &Shutdown) -> a
     if let Some(address) = proxy.admin_address() {
         tracing::info!(%address, "metrics, health and topology over HTTP");
     }
-    shutdown.token().cancelled().await;
+    let token = shutdown.token();
+    let outcome = tokio::select! {
+        () = token.cancelled() => Ok(()),
+        error = proxy.failed() => {
+            tracing::error!("{error}; the proxy stops, so that another can be started in its place");
+            Err(error)
+        }
+    };
     proxy.stop().await;
     tracing::info!("proxy stopped");
-    Ok(())
+    outcome
 }
 
 #[cfg(test)]
@@ -210,6 +221,8 @@ mod tests {
             "proxy --master m --workers 0",
             "proxy --master m --placement ketama",
             "proxy --master m --timeout soon",
+            "proxy --master m --timeout 0",
+            "proxy --master m --timeout 9ms",
             "proxy --master m --listen nowhere",
             "proxy --master m --announce nowhere",
             "proxy --master m --announce :7379",

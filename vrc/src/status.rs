@@ -16,7 +16,7 @@ use vrc_cluster::{
 };
 
 use crate::{
-    args::{MasterArgs, PlacementArgs, parse_time},
+    args::{MasterArgs, PlacementArgs, parse_limit},
     log::Log,
     node_map::{Snapshot, now_ms},
     output::{self, Align, Table, age, bytes, percent},
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     json: bool,
 
     /// How long the master, and each node, may take to answer
-    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "1s")]
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_limit, default_value = "1s")]
     timeout: Duration,
 }
 

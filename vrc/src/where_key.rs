@@ -13,7 +13,7 @@ use vrc_cluster::{
 use vrc_proxy::FixedNode;
 
 use crate::{
-    args::{Choice, MasterArgs, PlacementArgs, choose, parse_time},
+    args::{Choice, MasterArgs, PlacementArgs, choose, parse_limit},
     log::Log,
     node_map::{Snapshot, now_ms},
     output::{self, Align, Table},
@@ -63,7 +63,7 @@ struct Raw {
     json: bool,
 
     /// How long the master may take to answer
-    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_time, default_value = "1s")]
+    #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_limit, default_value = "1s")]
     timeout: Duration,
 }
 

@@ -6,6 +6,7 @@ mod connection;
 pub(crate) mod held;
 mod master;
 mod node;
+mod quiet;
 mod sentinel;
 mod url;
 mod watch;
@@ -16,6 +17,7 @@ pub use cluster_client::{ClientOptions, ClusterClient, NotReady, Shard, ShardErr
 pub use connection::{MasterConnection, connect};
 pub use master::{MasterUrl, MasterUrlError};
 pub use node::node_client;
+pub use quiet::{LeftOut, Quiet};
 pub use url::{RedisUrl, RedisUrlError};
 pub use watch::{TopologyWatch, WatchOptions};
 pub use within::within;

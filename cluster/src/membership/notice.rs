@@ -210,6 +210,7 @@ impl Notice {
             Notice::IsMaster { name } => Some(format!("master {name}")),
             Notice::Unreachable { name, .. } => Some(format!("unreachable {name}")),
             Notice::Stranger { name, .. } => Some(format!("stranger {name}")),
+            Notice::FlushFailed { name, .. } => Some(format!("flush {name}")),
             Notice::ClearFailed { name, .. } => Some(format!("clear {name}")),
             Notice::BadAnnouncement { name, .. } => Some(format!("bad {name}")),
             _ => None,

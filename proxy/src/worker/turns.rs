@@ -105,17 +105,20 @@ impl<D: Driver> Turns<D> {
     }
 
     /// Serves until it is told to stop.
-    pub(super) fn run(mut self) {
+    ///
+    /// # Errors
+    /// If it cannot wait for sockets any more.
+    pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_A_TURN);
         while !self.has_stopped() {
             if let Err(error) = self.wait(&mut events)
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                tracing::error!(worker = self.number, "cannot wait for sockets: {error}");
-                return;
+                return Err(io::Error::new(error.kind(), format!("cannot wait for sockets: {error}")));
             }
             self.turn(&events);
         }
+        Ok(())
     }
 
     fn has_stopped(&self) -> bool {

@@ -12,7 +12,7 @@ pub(crate) use master::{MasterArgs, url_of};
 pub(crate) use placement::PlacementArgs;
 pub(crate) use server::{ServerArgs, parse_memory};
 pub(crate) use sources::{Choice, choose};
-pub(crate) use time::parse_time;
+pub(crate) use time::{parse_limit, parse_time, parse_time_from};
 
 use vrc_cluster::contract::WEIGHTS;
 

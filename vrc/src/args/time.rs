@@ -17,6 +17,20 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| error())
 }
 
+/// The longest wait for something: no time at all is none.
+pub(crate) fn parse_limit(text: &str) -> Result<Duration, String> {
+    parse_time_from(text, Duration::from_millis(1))
+}
+
+/// At least `least`.
+pub(crate) fn parse_time_from(text: &str, least: Duration) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    if time < least {
+        return Err(format!("too short: give {} ms or more", least.as_millis()));
+    }
+    Ok(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +45,14 @@ mod tests {
         for text in ["", "s", "-1", "3 s", "inf", "nan", "1e3", "3d", "3ss", "99999999999999999999999"] {
             assert!(parse_time(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_limit_is_no_less_than_something_can_be_done_in() {
+        assert_eq!(parse_limit("1ms"), Ok(Duration::from_millis(1)));
+        for text in ["0", "0s", "0.5ms", "soon"] {
+            assert!(parse_limit(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_time_from("9ms", Duration::from_millis(10)), Err("too short: give 10 ms or more".to_owned()));
     }
 }

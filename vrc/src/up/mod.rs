@@ -30,7 +30,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Brings a cluster up, tells what happens to it, and takes it down when the program is to stop or a part fails.
 pub(crate) async fn run(Args(plan): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
     // What is worth telling is told here; the log would say it again.
-    log.begin("error");
+    log.begin_queued("error")?;
+    let _told = output::queue_lines()?;
     let dir = tempfile::Builder::new().prefix("vrc-up-").tempdir().context("cannot make a temporary directory")?;
     shutdown.remove_at_exit(dir.path().to_owned());
     let (mut parts, events) = Parts::new(dir.path());
@@ -73,9 +74,9 @@ async fn live(plan: &Plan, parts: &mut Parts, events: UnboundedReceiver<Event>) 
     parts.run("coordinator", |stop| vrc_coordinator::run(config, stop));
     story.started("coordinator", "", "");
 
-    let names = start_nodes(plan, parts, &story, &master).await?;
+    let nodes = start_nodes(plan, parts, &story, &master).await?;
     let proxy = parts.proxy().context("the proxy is gone")?;
-    follow(proxy, events, &mut story, &names, &address).await
+    follow(proxy, events, &mut story, &nodes, &address).await
 }
 
 async fn start_proxy(parts: &mut Parts, config: Config, story: &Story, workers: usize) -> anyhow::Result<()> {
@@ -98,8 +99,32 @@ fn is_address_taken(error: &anyhow::Error) -> bool {
     io_errors.any(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Starts the nodes' servers, all at once, and an agent for each as soon as it runs. Returns the nodes' names.
-async fn start_nodes(plan: &Plan, parts: &mut Parts, story: &Story, master: &MasterUrl) -> anyhow::Result<Vec<String>> {
+/// The nodes that were started.
+struct Nodes {
+    names: Vec<String>,
+    /// What their agents say.
+    health: Health,
+}
+
+impl Nodes {
+    /// Those that have not joined, each with what keeps it from that.
+    fn missing(&self, story: &Story) -> String {
+        let agents = self.health.nodes();
+        let why = |name: &str| match agents.iter().find(|agent| agent.name == name) {
+            None => "its agent does not run yet".to_owned(),
+            Some(agent) => match agent.reason.as_ref().or(agent.master_trouble.as_ref()) {
+                Some(reason) => reason.clone(),
+                None => "the coordinator does not let it in, and says why with -v warn".to_owned(),
+            },
+        };
+        let missing = story.missing(&self.names).into_iter().map(|name| format!("{name} ({})", why(name)));
+        missing.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Starts the nodes' servers, all at once, and an agent for each as soon as it runs.
+async fn start_nodes(plan: &Plan, parts: &mut Parts, story: &Story, master: &MasterUrl) -> anyhow::Result<Nodes> {
+    let health = Health::default();
     let names: Vec<String> = (1..=plan.weights.len()).map(|number| format!("node-{number}")).collect();
     let mut starting = JoinSet::new();
     for (name, weight) in names.iter().cloned().zip(plan.weights.iter().copied()) {
@@ -117,9 +142,10 @@ async fn start_nodes(plan: &Plan, parts: &mut Parts, story: &Story, master: &Mas
         config.weight = weight;
         // The proxy is stopped before.
         config.leave_wait = Duration::ZERO;
-        parts.run(&format!("the agent of {name}"), |stop| vrc_agent::run(config, Health::default(), stop));
+        let health = health.clone();
+        parts.run(&format!("the agent of {name}"), |stop| vrc_agent::run(config, health, stop));
     }
-    Ok(names)
+    Ok(Nodes { names, health })
 }
 
 fn about(server: &Supervised) -> String {
@@ -131,7 +157,7 @@ async fn follow(
     proxy: &Proxy,
     mut events: UnboundedReceiver<Event>,
     story: &mut Story,
-    names: &[String],
+    nodes: &Nodes,
     address: &RedisUrl,
 ) -> anyhow::Result<()> {
     let mut changes = proxy.changes();
@@ -144,11 +170,12 @@ async fn follow(
                 changed.context("the proxy has stopped")?;
                 let topology = proxy.topology();
                 story.topology(&topology);
-                if !is_ready && story.missing(names).is_empty() {
+                if !is_ready && story.missing(&nodes.names).is_empty() {
                     is_ready = true;
                     story.ready(&topology, proxy.listening(), address);
                 }
             }
+            error = proxy.failed() => return Err(error.context("the proxy failed")),
             Some(event) = events.recv() => match event {
                 Event::Server { name, event } => story.server(&name, &event),
                 Event::Ended { name, outcome } => {
@@ -157,7 +184,7 @@ async fn follow(
                 }
             },
             () = sleep_until(deadline), if !is_ready => {
-                bail!("not joined within {} s: {}", JOIN_TIMEOUT.as_secs(), story.missing(names).join(", "));
+                bail!("not joined within {} s: {}", JOIN_TIMEOUT.as_secs(), nodes.missing(story));
             }
         }
     }

@@ -5,6 +5,7 @@ mod expiry;
 mod failover;
 mod health;
 mod keys;
+mod log;
 mod master;
 mod moves;
 mod open_files;

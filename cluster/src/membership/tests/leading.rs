@@ -373,6 +373,9 @@ fn bad_news_is_told_as_such() {
     assert_eq!((down.level(), down.repeats()), (Level::Warn, None));
     assert_eq!(Notice::MasterBack.level(), Level::Info);
     assert!(Notice::ForeignWriter.repeats().is_some());
+    // It is tried again and again, for as long as the node cannot be emptied.
+    let failed = |name: &str| Notice::FlushFailed { name: name.into(), reason: "READONLY".into(), retry_ms: 1_000 }.repeats();
+    assert!(failed("a").is_some() && failed("a") != failed("b"));
 }
 
 fn unwell(rig: &Rig) -> Option<String> {

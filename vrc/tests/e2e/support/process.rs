@@ -35,8 +35,13 @@ impl Process {
     }
 
     /// Starts any program.
-    pub(crate) fn start(name: &str, mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(name: &str, command: Command) -> Self {
+        Process::start_with(name, command, Stdio::piped())
+    }
+
+    /// Likewise, with its standard error going elsewhere.
+    pub(crate) fn start_with(name: &str, mut command: Command, stderr: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         guard(child.id());
         let lines = Arc::default();
