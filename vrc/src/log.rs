@@ -4,6 +4,7 @@
 //! thread for it ([`Queue`]), so that it never waits for who reads.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal, Write},
     panic::{self, PanicHookInfo},
     str::FromStr,
@@ -97,5 +98,11 @@ impl Drop for Log {
 
 fn words_of_panic(info: &PanicHookInfo<'_>) -> Vec<u8> {
     let thread = thread::current();
-    format!("vrc: thread '{}' {info}\n", thread.name().unwrap_or("without a name")).into_bytes()
+    let mut text = format!("vrc: thread '{}' {info}\n", thread.name().unwrap_or("without a name"));
+    // Only where RUST_BACKTRACE asks for it, as with the usual hook.
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        text += &format!("{backtrace}\n");
+    }
+    text.into_bytes()
 }
