@@ -17,7 +17,7 @@ use vrc_cluster::{
     contract::{AGENT_BUS, AgentBusMessage},
 };
 
-use crate::{config::Config, farewell, link::Lifeline, purger::Purged, watcher::Sighting};
+use crate::{config::Config, leaving, link::Lifeline, purger::Purged, watcher::Sighting};
 
 /// A thousand agents that lost the master together are back within this, evenly spread, if it is.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -196,7 +196,7 @@ impl Announcer<'_> {
         if limit.is_zero() || !matches!(*self.seen.borrow(), Sighting::Up { .. }) {
             return;
         }
-        match timeout(limit, farewell::wait(master, &self.config.node_name())).await {
+        match timeout(limit, leaving::wait(master, &self.config.node_name())).await {
             Ok(Ok(())) => info!(node = %self.config.node, "nobody uses it any more"),
             Ok(Err(error)) => warn!(node = %self.config.node, %error, "cannot tell whether it is still used"),
             Err(_) => warn!(node = %self.config.node, "it may still be used after {limit:?}"),

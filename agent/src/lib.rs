@@ -7,10 +7,10 @@
 mod admission;
 mod announcer;
 mod config;
-mod farewell;
 mod fleet;
 mod health;
 mod info;
+mod leaving;
 mod link;
 mod purger;
 pub mod spawn;

@@ -5,7 +5,6 @@
 
 mod acl_log;
 mod admin;
-mod audience;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod busy;
@@ -28,6 +27,7 @@ mod scripts;
 mod slowlog;
 mod socket;
 mod stats;
+mod subscriber_counts;
 mod vigil;
 mod watch;
 mod worker;

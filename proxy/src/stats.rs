@@ -9,9 +9,9 @@ use std::sync::{
 };
 
 use crate::{
-    audience::Audience,
     latency::{AllHistograms, Histograms},
     monitors::Monitors,
+    subscriber_counts::SubscriberCounts,
 };
 
 /// Whether a number only grows.
@@ -124,7 +124,7 @@ counters! {
 #[derive(Debug)]
 pub(crate) struct AllStats {
     workers: Vec<std::sync::Arc<Stats>>,
-    pub(crate) audience: Audience,
+    pub(crate) subscriber_counts: SubscriberCounts,
     pub(crate) monitors: Monitors,
     /// What CONFIG RESETSTAT found.
     at_reset: Mutex<(Counters, AllHistograms)>,
@@ -134,7 +134,7 @@ impl AllStats {
     pub(crate) fn new(workers: usize) -> Self {
         AllStats {
             workers: (0..workers).map(|_| Default::default()).collect(),
-            audience: Audience::default(),
+            subscriber_counts: SubscriberCounts::default(),
             monitors: Monitors::new(workers),
             at_reset: Mutex::default(),
         }

@@ -1,7 +1,6 @@
 //! A worker as the rest of the proxy sees it: a thread that serves clients, and is told what to do by messages.
 
 mod busy_poll;
-mod courtesy;
 mod driver;
 mod errand;
 mod poll_driver;
@@ -9,6 +8,7 @@ mod poll_driver;
 mod ring_driver;
 mod skips;
 mod turns;
+mod yielding;
 
 use std::{
     io,

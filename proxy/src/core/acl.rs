@@ -6,7 +6,7 @@ use vrc_cluster::{
     resp::{ArgRange, Args, encode, parse_integer},
 };
 
-use super::{Core, everywhere::wrong_arguments};
+use super::{Core, order::wrong_arguments};
 use crate::limits::SLOW_ARG_BYTES_MAX;
 
 /// Most bits that ACL GENPASS gives, and how many it gives unless told.

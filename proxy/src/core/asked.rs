@@ -194,7 +194,7 @@ impl Core {
     /// One fewer counts the topic.
     pub(super) fn ended_at_a_node(&self, ending: Arc<Name>) {
         if let Some((kind, name)) = Arc::into_inner(ending) {
-            self.all_stats.audience.workers(kind, &name, -1);
+            self.all_stats.subscriber_counts.workers(kind, &name, -1);
         }
     }
 

@@ -11,7 +11,7 @@ use vrc_cluster::{
 
 use super::{
     Core, Effect, Flow,
-    everywhere::{Order, Outcome, wrong_arguments},
+    order::{Order, Outcome, wrong_arguments},
     private::Hold,
     session::{Pause, Peer, Session, SessionId},
     topics::Kind,

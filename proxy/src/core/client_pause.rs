@@ -11,7 +11,7 @@ use vrc_cluster::{
 
 use super::{
     Core, Effect, Flow,
-    everywhere::{Order, wrong_arguments},
+    order::{Order, wrong_arguments},
     session::Pause,
     topics::bulk,
 };

@@ -10,7 +10,7 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow,
-    everywhere::Order,
+    order::Order,
     parameters::{PARAMETERS, Parameter, Set, is_pattern},
 };
 use crate::live::Live;

@@ -12,7 +12,7 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow,
-    everywhere::Order,
+    order::Order,
     pubsub::ALLOWED_WHILE_SUBSCRIBED,
     session::{Peer, Sequence, Session, SessionId},
 };

@@ -128,7 +128,7 @@ impl Core {
             }
         };
         let backend = self.backend_of(owner.node, self.sessions[index as usize].lane(false));
-        let surplus = self.all_stats.audience.surplus_of_message(kind, &args[1]);
+        let surplus = self.all_stats.subscriber_counts.surplus_of_message(kind, &args[1]);
         if let Some(listener) = self.own_listener(index, kind, &args[1], owner) {
             return self.publish_to_itself(index, backend, listener, surplus, args);
         }
@@ -228,8 +228,8 @@ impl Core {
     fn count_subscribers(&mut self, index: u32, kind: Kind, args: Args<'_>) -> Flow {
         let lane = self.sessions[index as usize].lane(false);
         let targets: Vec<_> = self.up.clone().into_iter().map(|node| (self.backend_of(node, lane), 0)).collect();
-        let audience = &self.all_stats.audience;
-        let surplus = |channel| audience.surplus_of_channel(kind, channel, self.nodes_counting(kind, channel));
+        let subscriber_counts = &self.all_stats.subscriber_counts;
+        let surplus = |channel| subscriber_counts.surplus_of_channel(kind, channel, self.nodes_counting(kind, channel));
         let surpluses: Vec<_> = args.iter().skip(2).map(surplus).collect();
         self.forward_to(index, &targets, args, |join| {
             join.start_all(Merge::SumPairs, targets.len());
@@ -257,7 +257,7 @@ impl Core {
             let topic = self.topics.by_name.get_mut(&name).expect("just seen to");
             if is_new {
                 topic.subscribers.push(id);
-                self.all_stats.audience.clients(kind, &name.1, 1);
+                self.all_stats.subscriber_counts.clients(kind, &name.1, 1);
             }
             if topic.is_confirmed() {
                 self.say_subscribed(index, &name, count);
@@ -316,7 +316,7 @@ impl Core {
         let id = self.session_id(index);
         if let Some(own) = &mut self.sessions[index as usize].subscriptions {
             if own.remove(name) {
-                self.all_stats.audience.clients(name.0, &name.1, -1);
+                self.all_stats.subscriber_counts.clients(name.0, &name.1, -1);
             }
             if own.names.is_empty() {
                 self.sessions[index as usize].subscriptions = None;

@@ -10,8 +10,8 @@ use vrc_cluster::{
 };
 
 use super::{
-    Core, Flow, backend::Waiter, client::addresses, everywhere::wrong_arguments, private::Hold, script::behind_loads,
-    sent::Request, session::Slot,
+    Core, Flow, backend::Waiter, client::addresses, order::wrong_arguments, private::Hold, script::behind_loads, sent::Request,
+    session::Slot,
 };
 use crate::{
     latency::Event,

@@ -124,7 +124,7 @@ impl Core {
         if !self.topics.by_name.contains_key(name) {
             self.topics.next_number = self.topics.next_number.wrapping_add(1);
             self.topics.by_name.insert(name.clone(), Topic { number: self.topics.next_number, ..Topic::default() });
-            self.all_stats.audience.workers(name.0, &name.1, 1);
+            self.all_stats.subscriber_counts.workers(name.0, &name.1, 1);
             self.place_topic(name);
         }
     }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{courtesy::Courtesy, skips::Skips};
+use super::{skips::Skips, yielding::Yielding};
 use crate::{core::Awaited, limits::BUSY_POLL_MAX};
 
 /// See the module.
@@ -38,7 +38,7 @@ impl BusyPoll {
     pub(super) fn look(
         &mut self,
         awaited: Awaited,
-        courtesy: &mut Courtesy,
+        yielding: &mut Yielding,
         mut look: impl FnMut() -> io::Result<bool>,
     ) -> io::Result<bool> {
         let skips = match awaited {
@@ -49,7 +49,7 @@ impl BusyPoll {
             return Ok(false);
         }
         let began = Instant::now();
-        if !courtesy.is_among_friends(began) {
+        if !yielding.may_yield(began) {
             return Ok(false);
         }
         let mut now = began;
@@ -57,10 +57,10 @@ impl BusyPoll {
             if look()? {
                 break true;
             }
-            if now - began >= self.limit || !courtesy.is_among_friends(now) {
+            if now - began >= self.limit || !yielding.may_yield(now) {
                 break false;
             }
-            now = courtesy.give_way(now);
+            now = yielding.yield_now(now);
         };
         skips.was(found);
         Ok(found)
@@ -75,9 +75,9 @@ mod tests {
 
     #[test]
     fn it_looks_until_something_has_come() {
-        let (mut poll, mut courtesy) = (BusyPoll::new(BUSY_POLL_MAX), Courtesy::new(Instant::now()));
+        let (mut poll, mut yielding) = (BusyPoll::new(BUSY_POLL_MAX), Yielding::new(Instant::now()));
         let mut looks = 0;
-        let found = poll.look(Awaited::Node, &mut courtesy, || {
+        let found = poll.look(Awaited::Node, &mut yielding, || {
             looks += 1;
             Ok(looks == 3)
         });
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn who_takes_long_is_waited_for_in_sleep_and_that_says_nothing_of_the_others() {
-        let (mut poll, mut courtesy) = (BusyPoll::new(SHORT), Courtesy::new(Instant::now()));
-        assert!(!poll.look(Awaited::Client, &mut courtesy, || Ok(false)).unwrap());
+        let (mut poll, mut yielding) = (BusyPoll::new(SHORT), Yielding::new(Instant::now()));
+        assert!(!poll.look(Awaited::Client, &mut yielding, || Ok(false)).unwrap());
         let mut looks = 0;
         let mut look = |awaited| {
-            let mut fresh = Courtesy::new(Instant::now());
+            let mut fresh = Yielding::new(Instant::now());
             poll.look(awaited, &mut fresh, || {
                 looks += 1;
                 Ok(true)
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_it_never_looks() {
-        let (mut poll, mut courtesy) = (BusyPoll::new(Duration::ZERO), Courtesy::new(Instant::now()));
-        assert!(!poll.look(Awaited::Node, &mut courtesy, || panic!("it looks")).unwrap());
+        let (mut poll, mut yielding) = (BusyPoll::new(Duration::ZERO), Yielding::new(Instant::now()));
+        assert!(!poll.look(Awaited::Node, &mut yielding, || panic!("it looks")).unwrap());
     }
 }

@@ -17,9 +17,9 @@ use vrc_cluster::topology::Topology;
 use super::{
     Control, Outset, Shared, WorkerHandle,
     busy_poll::BusyPoll,
-    courtesy::Courtesy,
     driver::{Driver, Gone, TOKEN_BITS, Whose},
     errand::{Brought, Errands, Wanted},
+    yielding::Yielding,
 };
 use crate::{
     connect::{ConnectError, Opened},
@@ -58,7 +58,7 @@ pub(super) struct Turns<D> {
     gathered_due_ms: Option<u64>,
     /// Until when it waits for what is under way, once it was told to stop.
     stop_due_ms: Option<u64>,
-    courtesy: Courtesy,
+    yielding: Yielding,
     busy_poll: BusyPoll,
     /// Who is to answer what the last turn wrote, if it did write something.
     awaited: Option<Awaited>,
@@ -92,7 +92,7 @@ impl<D: Driver> Turns<D> {
             tick_due_ms: TICK_MS,
             gathered_due_ms: None,
             stop_due_ms: None,
-            courtesy: Courtesy::new(started),
+            yielding: Yielding::new(started),
             busy_poll: BusyPoll::new(shared.busy_poll),
             awaited: None,
             gone: Vec::new(),
@@ -141,14 +141,14 @@ impl<D: Driver> Turns<D> {
             if self.core.is_one_client_alone() && self.look(awaited, events)? {
                 return Ok(());
             }
-            self.courtesy.yield_if_due();
+            self.yielding.yield_if_due();
         }
         self.poll.poll(events, Some(wait))
     }
 
     fn look(&mut self, awaited: Awaited, events: &mut Events) -> io::Result<bool> {
-        let Turns { busy_poll, courtesy, driver, poll, .. } = self;
-        busy_poll.look(awaited, courtesy, || {
+        let Turns { busy_poll, yielding, driver, poll, .. } = self;
+        busy_poll.look(awaited, yielding, || {
             poll.poll(events, Some(Duration::ZERO))?;
             Ok(!events.is_empty() || driver.has_more())
         })

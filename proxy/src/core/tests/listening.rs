@@ -313,15 +313,15 @@ fn what_one_node_brings_before_all_have_confirmed_a_pattern_comes_behind_the_con
 fn a_pattern_counts_until_the_last_of_its_nodes_has_ended_it() {
     let mut rig = Rig::new(&THREE);
     let channel = rig.key_of("a", 0);
-    let audience =
-        |rig: &Rig| rig.core.all_stats.audience.surplus_of_message(crate::core::TopicKind::Channel, channel.as_bytes());
+    let subscriber_counts =
+        |rig: &Rig| rig.core.all_stats.subscriber_counts.surplus_of_message(crate::core::TopicKind::Channel, channel.as_bytes());
     let client = rig.client();
     rig.say(client, request("PSUBSCRIBE *"));
     rig.settle();
-    assert_eq!(audience(&rig), 0, "the nodes count it");
+    assert_eq!(subscriber_counts(&rig), 0, "the nodes count it");
     rig.say(client, request("PUNSUBSCRIBE *"));
     settle_without(&mut rig, "a");
-    assert_eq!(audience(&rig), -1, "a counts it still, and nobody is there");
+    assert_eq!(subscriber_counts(&rig), -1, "a counts it still, and nobody is there");
     rig.settle();
-    assert_eq!(audience(&rig), 0);
+    assert_eq!(subscriber_counts(&rig), 0);
 }

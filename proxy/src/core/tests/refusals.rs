@@ -107,8 +107,9 @@ fn a_topic_whose_end_is_refused_ends_later_unless_it_is_wanted_again() {
     for again in [false, true] {
         let mut rig = Rig::new(&THREE);
         let channel = rig.key_of("a", 0);
-        let workers =
-            |rig: &Rig| rig.core.all_stats.audience.surplus_of_message(crate::core::TopicKind::Channel, channel.as_bytes());
+        let workers = |rig: &Rig| {
+            rig.core.all_stats.subscriber_counts.surplus_of_message(crate::core::TopicKind::Channel, channel.as_bytes())
+        };
         rig.ask(request(&format!("SUBSCRIBE {channel}")));
         rig.busy.insert("a".into());
         rig.settle();
@@ -147,6 +148,6 @@ fn what_is_refused_is_forgotten_with_its_connection() {
     rig.busy.clear();
     wait(&mut rig);
     assert_eq!(told(&rig, "a"), "subscribe");
-    let audience = &rig.core.all_stats.audience;
-    assert_eq!(audience.surplus_of_message(crate::core::TopicKind::Channel, ended.as_bytes()), 0);
+    let subscriber_counts = &rig.core.all_stats.subscriber_counts;
+    assert_eq!(subscriber_counts.surplus_of_message(crate::core::TopicKind::Channel, ended.as_bytes()), 0);
 }

@@ -28,13 +28,13 @@ type Names = HashMap<Box<[u8]>, Heard>;
 
 /// Who listens, by kind and name.
 #[derive(Debug, Default)]
-pub(crate) struct Audience {
+pub(crate) struct SubscriberCounts {
     names: RwLock<[Names; TopicKind::COUNT]>,
     /// How many names there are: without any, nobody has to ask further.
     count: AtomicUsize,
 }
 
-impl Audience {
+impl SubscriberCounts {
     /// `more` clients listen, or fewer.
     pub(crate) fn clients(&self, kind: TopicKind, name: &[u8], more: i64) {
         self.change(kind, name, |heard| heard.clients += more);
@@ -93,19 +93,23 @@ mod tests {
 
     #[test]
     fn counts_clients_for_workers() {
-        let audience = Audience::default();
-        assert_eq!(audience.surplus_of_message(TopicKind::Channel, b"news"), 0);
-        audience.workers(TopicKind::Channel, b"news", 2);
-        audience.clients(TopicKind::Channel, b"news", 5);
-        audience.workers(TopicKind::Pattern, b"n*", 1);
-        audience.clients(TopicKind::Pattern, b"n*", 4);
-        assert_eq!(audience.surplus_of_message(TopicKind::Channel, b"news"), 6);
-        assert_eq!(audience.surplus_of_message(TopicKind::Channel, b"none"), 3);
-        assert_eq!(audience.surplus_of_message(TopicKind::Shard, b"news"), 0);
-        assert_eq!(audience.surplus_of_channel(TopicKind::Channel, b"news", 1), 3);
-        assert_eq!(audience.surplus_of_channel(TopicKind::Channel, b"news", 2), 1);
-        audience.workers(TopicKind::Pattern, b"n*", -1);
-        audience.clients(TopicKind::Pattern, b"n*", -4);
-        assert_eq!(audience.names.read().unwrap()[TopicKind::Pattern as usize].len(), 0, "nothing is kept of what nobody hears");
+        let subscriber_counts = SubscriberCounts::default();
+        assert_eq!(subscriber_counts.surplus_of_message(TopicKind::Channel, b"news"), 0);
+        subscriber_counts.workers(TopicKind::Channel, b"news", 2);
+        subscriber_counts.clients(TopicKind::Channel, b"news", 5);
+        subscriber_counts.workers(TopicKind::Pattern, b"n*", 1);
+        subscriber_counts.clients(TopicKind::Pattern, b"n*", 4);
+        assert_eq!(subscriber_counts.surplus_of_message(TopicKind::Channel, b"news"), 6);
+        assert_eq!(subscriber_counts.surplus_of_message(TopicKind::Channel, b"none"), 3);
+        assert_eq!(subscriber_counts.surplus_of_message(TopicKind::Shard, b"news"), 0);
+        assert_eq!(subscriber_counts.surplus_of_channel(TopicKind::Channel, b"news", 1), 3);
+        assert_eq!(subscriber_counts.surplus_of_channel(TopicKind::Channel, b"news", 2), 1);
+        subscriber_counts.workers(TopicKind::Pattern, b"n*", -1);
+        subscriber_counts.clients(TopicKind::Pattern, b"n*", -4);
+        assert_eq!(
+            subscriber_counts.names.read().unwrap()[TopicKind::Pattern as usize].len(),
+            0,
+            "nothing is kept of what nobody hears"
+        );
     }
 }

@@ -15,7 +15,7 @@ const LINGER: Duration = Duration::from_millis(200);
 
 /// What is known of the leaving so far.
 #[derive(Debug, Default)]
-struct Farewell {
+struct Leaving {
     /// The epoch of a map that does not show the node up, and when it was seen.
     out: Option<(Epoch, Instant)>,
 }
@@ -25,7 +25,7 @@ struct Farewell {
 /// # Errors
 /// If the master fails.
 pub(crate) async fn wait(master: &mut MultiplexedConnection, name: &str) -> RedisResult<()> {
-    let mut farewell = Farewell::default();
+    let mut leaving = Leaving::default();
     loop {
         let (node, epoch): (Option<String>, Option<Epoch>) =
             redis::pipe().atomic().hget(NODE_SET_KEY, name).get(EPOCH_KEY).query_async(master).await?;
@@ -33,14 +33,14 @@ pub(crate) async fn wait(master: &mut MultiplexedConnection, name: &str) -> Redi
         // Asked for after the map, they are of no earlier one.
         let proxies: Vec<String> =
             if is_up { Vec::new() } else { redis::cmd("HVALS").arg(PROXIES_KEY).query_async(master).await? };
-        if farewell.is_over(is_up, epoch.unwrap_or(0), proxies.iter().map(String::as_str), Instant::now()) {
+        if leaving.is_over(is_up, epoch.unwrap_or(0), proxies.iter().map(String::as_str), Instant::now()) {
             return Ok(());
         }
         sleep(PAUSE.max(PAUSE_A_PROXY * proxies.len() as u32)).await;
     }
 }
 
-impl Farewell {
+impl Leaving {
     fn is_over<'a>(&mut self, is_up: bool, epoch: Epoch, mut proxies: impl Iterator<Item = &'a str>, now: Instant) -> bool {
         if is_up {
             self.out = None;
@@ -58,17 +58,17 @@ mod tests {
 
     #[test]
     fn every_proxy_must_have_confirmed_a_map_without_the_node() {
-        let mut farewell = Farewell::default();
+        let mut leaving = Leaving::default();
         let start = Instant::now();
-        assert!(!farewell.is_over(true, 4, ["4 1 4"].into_iter(), start));
-        assert!(!farewell.is_over(false, 5, ["5 2 5", "4 1 4"].into_iter(), start));
+        assert!(!leaving.is_over(true, 4, ["4 1 4"].into_iter(), start));
+        assert!(!leaving.is_over(false, 5, ["5 2 5", "4 1 4"].into_iter(), start));
         let later = start + LINGER;
-        assert!(!farewell.is_over(false, 6, ["5 2 5", "4 1 4"].into_iter(), later));
-        assert!(!farewell.is_over(false, 6, ["5 2 5", "nonsense"].into_iter(), later));
-        assert!(farewell.is_over(false, 6, ["5 2 5", "6 2 6"].into_iter(), later), "a later map does not have it either");
+        assert!(!leaving.is_over(false, 6, ["5 2 5", "4 1 4"].into_iter(), later));
+        assert!(!leaving.is_over(false, 6, ["5 2 5", "nonsense"].into_iter(), later));
+        assert!(leaving.is_over(false, 6, ["5 2 5", "6 2 6"].into_iter(), later), "a later map does not have it either");
         // It was let back: all begins anew.
-        assert!(!farewell.is_over(true, 7, ["6 2 6"].into_iter(), later));
-        assert!(!farewell.is_over(false, 8, ["8 3 8"].into_iter(), later));
-        assert!(farewell.is_over(false, 8, [].into_iter(), later + LINGER));
+        assert!(!leaving.is_over(true, 7, ["6 2 6"].into_iter(), later));
+        assert!(!leaving.is_over(false, 8, ["8 3 8"].into_iter(), later));
+        assert!(leaving.is_over(false, 8, [].into_iter(), later + LINGER));
     }
 }

@@ -25,15 +25,15 @@ const PAUSE_FACTOR: u32 = 256;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Courtesy {
+pub(super) struct Yielding {
     /// Not before then.
     not_before: Instant,
     skips: Skips,
 }
 
-impl Courtesy {
+impl Yielding {
     pub(super) fn new(now: Instant) -> Self {
-        Courtesy { not_before: now, skips: Skips::default() }
+        Yielding { not_before: now, skips: Skips::default() }
     }
 
     /// Lets others run, if that is due. To be called between turns that served somebody.
@@ -41,27 +41,27 @@ impl Courtesy {
     pub(super) fn yield_if_due(&mut self) {
         if self.skips.is_due() {
             let now = Instant::now();
-            if self.is_among_friends(now) {
-                let took = self.give_way(now) - now;
+            if self.may_yield(now) {
+                let took = self.yield_now(now) - now;
                 self.skips.was(took >= EMPTY);
             }
         }
     }
 
     /// Whether nobody is known to keep the core once it has it.
-    pub(super) fn is_among_friends(&self, now: Instant) -> bool {
+    pub(super) fn may_yield(&self, now: Instant) -> bool {
         now >= self.not_before
     }
 
     /// Lets others run; returns the time after that.
-    pub(super) fn give_way(&mut self, began: Instant) -> Instant {
+    pub(super) fn yield_now(&mut self, began: Instant) -> Instant {
         thread::yield_now();
         let now = Instant::now();
-        self.gave_way(now - began, now);
+        self.yielded(now - began, now);
         now
     }
 
-    fn gave_way(&mut self, time: Duration, now: Instant) {
+    fn yielded(&mut self, time: Duration, now: Instant) {
         if time > LONG {
             self.not_before = now + time.min(LONG_MAX) * PAUSE_FACTOR;
         }
@@ -76,21 +76,21 @@ mod tests {
     fn strangers_that_keep_the_core_get_a_small_part_of_the_time() {
         let began = Instant::now();
         let kept = Duration::from_millis(4);
-        let mut courtesy = Courtesy::new(began);
-        courtesy.gave_way(kept, began);
-        assert!(!courtesy.is_among_friends(began + kept * 255));
+        let mut yielding = Yielding::new(began);
+        yielding.yielded(kept, began);
+        assert!(!yielding.may_yield(began + kept * 255));
         let later = began + kept * PAUSE_FACTOR;
-        assert!(courtesy.is_among_friends(later));
+        assert!(yielding.may_yield(later));
         // Those that a turn's work is for are given way to at any time.
-        courtesy.gave_way(Duration::from_micros(100), later);
-        assert!(courtesy.is_among_friends(later));
+        yielding.yielded(Duration::from_micros(100), later);
+        assert!(yielding.may_yield(later));
     }
 
     #[test]
     fn who_was_stopped_for_long_does_not_blame_others_for_days() {
         let began = Instant::now();
-        let mut courtesy = Courtesy::new(began);
-        courtesy.gave_way(Duration::from_secs(600), began);
-        assert!(courtesy.is_among_friends(began + LONG_MAX * PAUSE_FACTOR));
+        let mut yielding = Yielding::new(began);
+        yielding.yielded(Duration::from_secs(600), began);
+        assert!(yielding.may_yield(began + LONG_MAX * PAUSE_FACTOR));
     }
 }
