@@ -437,7 +437,7 @@ mod tests {
         let tls = |text: &str| serde_json::from_str::<Endpoint>(&format!(r#"{{"host":"h","port":1{text}}}"#)).unwrap().tls();
         assert!(tls(r#","tls":{}"#) && tls(r#","tls":{"servername":"x"}"#) && tls(r#","tls":true"#));
         assert!(tls(r#","tls":1"#) && tls(r#","tls":"yes""#));
-        assert!(!tls("") && !tls(r#","tls":false"#) && !tls(r#","tls":null"#) && !tls(r#","tls":0"#) && !tls(r#","tls":0"#));
+        assert!(!tls("") && !tls(r#","tls":false"#) && !tls(r#","tls":null"#) && !tls(r#","tls":0"#) && !tls(",\"tls\":\"\""));
         let mut endpoint = Endpoint::new("h", 1);
         endpoint.set_tls(true);
         assert_eq!(serde_json::to_string(&endpoint).unwrap(), r#"{"host":"h","port":1,"tls":{}}"#);

@@ -32,7 +32,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 const BUFFERS_STEP: u16 = 32;
 const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS.is_multiple_of(BUFFERS_STEP));
 /// Most bytes of one send.
-const SEND_BYTES_MAX: usize = 1024 * 1024;
+const SEND_BYTES_MAX: usize = 256 * 1024;
 /// The only group of buffers.
 const GROUP: u16 = 0;
 /// The pool's ring of buffers has to stand at a page's start.

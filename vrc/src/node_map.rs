@@ -44,7 +44,6 @@ type Read = (
     BTreeMap<String, String>,
     usize,
     Option<String>,
-    Option<String>,
 );
 
 impl Snapshot {
@@ -56,11 +55,14 @@ impl Snapshot {
             let mut connection = connect(&client, limit).await?;
             let mut pipe = redis::pipe();
             pipe.atomic().hgetall(NODE_SET_KEY).get(EPOCH_KEY).get(LEASE_KEY);
-            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY).get(NOTES_KEY).get(PLACEMENT_KEY);
-            pipe.query_async::<Read>(&mut connection).await
+            pipe.hgetall(PURGE_KEY).hgetall(PURGED_KEY).hlen(PROXIES_KEY).get(NOTES_KEY);
+            let read = pipe.query_async::<Read>(&mut connection).await?;
+            // By itself: some master may not permit a key that older versions do not know.
+            let placement = redis::cmd("GET").arg(PLACEMENT_KEY).query_async::<Option<String>>(&mut connection).await;
+            Ok((read, placement.ok().flatten()))
         };
-        let (fields, epoch, leader, orders, purges, proxies, notes, placement) =
-            within(limit, work).await.with_context(cannot)?;
+        let (read, placement) = within(limit, work).await.with_context(cannot)?;
+        let (fields, epoch, leader, orders, purges, proxies, notes) = read;
         let nodes = fields.into_iter().map(|(name, text)| match serde_json::from_str::<Node>(&text) {
             Ok(node) => Ok((name, node)),
             Err(error) => Err(error).with_context(|| format!("the node map in {master} is damaged at node {name:?}")),

@@ -48,7 +48,7 @@ struct Raw {
     placement: PlacementArgs,
 
     /// How long a node may leave a command without an answer, connecting included; at least 10ms. A large value may take longer, for as
-    /// long as more of it comes
+    /// long as more of it comes, and so may what waits behind it
     #[arg(long, value_name = "TIME", env = "VRC_TIMEOUT", value_parser = parse_timeout, default_value = "5s")]
     timeout: Duration,
 

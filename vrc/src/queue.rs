@@ -6,7 +6,7 @@
 use std::{
     io::{self, Write},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -18,8 +18,19 @@ use std::{
 const LINES_MAX: usize = 4_096;
 /// How long the end of the program may be put off by lines that are still to be written.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Likewise where somebody does not want to wait.
+pub(crate) const FLUSH_TIMEOUT_IN_HASTE: Duration = Duration::from_millis(100);
 /// How often it is looked whether all is written, at the end.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Those of this program, for [`flush_all`].
+static ALL: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
+
+/// Waits until all that was let in anywhere is written, for so long each at the most: the program is about to end at once.
+pub(crate) fn flush_all(limit: Duration) {
+    let all = ALL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    all.iter().for_each(|queue| queue.flush(limit));
+}
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -54,6 +65,7 @@ impl Queue {
         let (lines, waiting) = sync_channel(LINES_MAX);
         let counts = Arc::<Counts>::default();
         let queue = Queue { lines, counts: counts.clone() };
+        ALL.lock().unwrap_or_else(PoisonError::into_inner).push(queue.clone());
         thread::Builder::new().name("vrc-lines".to_owned()).spawn(move || write(out, &waiting, &counts))?;
         Ok(queue)
     }

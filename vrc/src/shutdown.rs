@@ -10,6 +10,8 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::queue::{FLUSH_TIMEOUT_IN_HASTE, flush_all};
+
 /// As shells report a program that a SIGINT has ended.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -39,6 +41,7 @@ impl Shutdown {
                         // Whoever presses Ctrl-C twice wants out, so what cannot be removed stays.
                         let _ = std::fs::remove_dir_all(dir);
                     }
+                    flush_all(FLUSH_TIMEOUT_IN_HASTE);
                     process::exit(EXIT_INTERRUPTED);
                 }
                 token.cancel();

@@ -43,6 +43,9 @@ const GAP_PAUSE_A_NODE: Duration = Duration::from_micros(200);
 /// The longest such wait.
 const GAP_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How long it counts what a coordinator has said of its placement, though none says anything any more: leading may pass to another.
+const PLACEMENT_KEPT: Duration = Duration::from_secs(60);
+
 /// How a master is followed.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
@@ -106,6 +109,7 @@ impl TopologyWatch {
             lost: Complaint::default(),
             said: Complaint::default(),
             trouble: trouble.clone(),
+            placement: None,
             disagreement: disagreement.clone(),
         };
         // Side by side, so that time goes on for the topology while the master is waited for.
@@ -177,6 +181,8 @@ struct Follower {
     /// That something it holds or says is not taken.
     said: Complaint,
     trouble: Trouble,
+    /// The last that a leading coordinator said of its placement, and when.
+    placement: Option<(String, Instant)>,
     disagreement: Trouble,
 }
 
@@ -280,11 +286,12 @@ impl Follower {
     /// it the map.
     async fn read(&mut self, link: &mut Link) -> Result<(), Lost> {
         let limit = self.options.answer_timeout;
-        let ask = redis::cmd("MGET").arg(EPOCH_KEY).arg(PLACEMENT_KEY).to_owned();
-        let (epoch, placement): (Option<String>, Option<String>) = within(limit, ask.query_async(&mut link.commands)).await?;
-        self.compare_placement(placement.as_deref());
+        let placement = within(limit, redis::cmd("GET").arg(PLACEMENT_KEY).query_async(&mut link.commands)).await;
+        // If that cannot be read, nor can the epoch; or the master permits all keys but this one, which older versions do not know.
+        self.compare_placement(placement.ok().flatten());
         let held = self.believer().held.known_epoch();
         if let Some(held) = held {
+            let epoch: Option<String> = within(limit, redis::cmd("GET").arg(EPOCH_KEY).query_async(&mut link.commands)).await?;
             if epoch == Some(held.to_string()) {
                 self.believer().holds_last();
                 self.trouble.store(None);
@@ -317,15 +324,18 @@ impl Follower {
         Ok(())
     }
 
-    /// What a coordinator says that leads just now; others do not say.
-    fn compare_placement(&self, theirs: Option<&str>) {
+    /// What a coordinator says that leads just now. Where nobody says anything for long, there is one of the old system, or none.
+    fn compare_placement(&mut self, said: Option<String>) {
         let ours = self.options.placement.kind.to_string();
-        let differs = theirs.is_some_and(|theirs| theirs != ours);
-        if differs == self.disagreement.load().is_some() {
+        match said {
+            Some(theirs) => self.placement = Some((theirs, Instant::now())),
+            None => _ = self.placement.take_if(|(_, at)| at.elapsed() > PLACEMENT_KEPT),
+        }
+        let theirs = self.placement.as_ref().map(|(theirs, _)| theirs).filter(|theirs| **theirs != ours);
+        if theirs.is_some() == self.disagreement.load().is_some() {
             return;
         }
-        let text = differs.then(|| {
-            let theirs = theirs.unwrap_or_default();
+        let text = theirs.map(|theirs| {
             format!("keys are given to nodes by --placement {ours} here, and by --placement {theirs} as the coordinator has it")
         });
         match &text {

@@ -16,8 +16,8 @@ else
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   gained = '1'
 end
--- For as long as the lease, so that it is never the word of one who does not lead any more.
-redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[2])
+-- For as long as a lease, and no reason to fail: some master may not permit the key.
+redis.pcall('SET', KEYS[4], ARGV[3], 'PX', ARGV[2])
 -- Whatever else somebody may have put at these keys counts as nothing, and is written over.
 local epoch = redis.pcall('GET', KEYS[3])
 if type(epoch) ~= 'string' then epoch = '' end

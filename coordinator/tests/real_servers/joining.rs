@@ -40,8 +40,7 @@ async fn a_node_that_cannot_be_emptied_stays_out_until_it_can() {
     node.run("ACL SETUSER default -flushall").await.unwrap();
     let _agent = Agent::of(&node, &master);
     until(&coordinator, "the node known", |status| status.nodes.len() == 1).await;
-    // Three tries and their pauses: 200 and 400 ms.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    node.until_called("flushall", 3).await;
     assert_eq!(coordinator.status().borrow().published_up(), 0);
     assert_eq!(node.keys().await, 3);
     node.run("ACL SETUSER default +flushall").await.unwrap();
@@ -63,7 +62,8 @@ async fn a_redis_that_no_agent_watches_is_not_touched() {
     };
     until(&coordinator, "left alone", |status| status.nodes.iter().any(|node| node.reason.as_ref().is_some_and(left_alone)))
         .await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Its connection is kept, and would have served for that.
+    stranger.until_called("ping", 3).await;
     assert_eq!((coordinator.status().borrow().published_up(), stranger.keys().await), (0, 3));
     drop(agent);
     let mut right = announcement(&stranger);
@@ -81,7 +81,7 @@ async fn a_node_that_permits_no_scripts_stays_out_unless_there_are_no_guests() {
     let (coordinator, shutdown) = start(&config(&master));
     let _agents = [Agent::of(&node, &master), Agent::of(&other, &master)];
     until(&coordinator, "the other up", |status| status.published_up() == 1).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    node.until_called("eval", 2).await;
     assert_eq!(coordinator.status().borrow().published_up(), 1);
     shutdown.cancel();
     coordinator.finished().await.unwrap();

@@ -109,6 +109,23 @@ impl Redis {
     }
 
     /// Keys in all databases.
+    /// Waits until this command was called so often, refused or not.
+    pub(crate) async fn until_called(&self, command: &str, times: u64) {
+        let mut connection = self.connect().await;
+        let field = format!("cmdstat_{command}:");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+            let stats = info.lines().find_map(|line| line.strip_prefix(&field)).unwrap_or_default();
+            let count = |name: &str| stats.split(',').find_map(|stat| stat.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0);
+            if count("calls=") + count("rejected_calls=") >= times {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{command} called less than {times} times: {stats:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) async fn keys(&self) -> u64 {
         let info: String = redis::cmd("INFO").arg("keyspace").query_async(&mut self.connect().await).await.unwrap();
         info.lines().filter_map(|line| line.split_once("keys=")?.1.split_once(',')?.0.parse::<u64>().ok()).sum()

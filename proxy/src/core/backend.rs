@@ -346,9 +346,11 @@ impl Backend {
         self.front().map_or(u64::MAX, |first| first.since_us).min(self.moved_since_us) < deadline_us
     }
 
-    /// Whether somebody waits who came before `deadline_ms`, and nothing large has been on its way since.
-    pub(crate) fn is_silent(&mut self, deadline_ms: u64) -> bool {
-        self.is_overdue(deadline_ms) && self.flowed_us < deadline_ms.saturating_mul(1000)
+    /// Whether somebody waits who came before `deadline_ms`, and nothing large has been on its way since. Those who came before
+    /// `excused_from_ms` are not excused by that.
+    pub(crate) fn has_timed_out(&mut self, deadline_ms: u64, excused_from_ms: u64) -> bool {
+        let flows = self.state == State::Up && self.flowed_us >= deadline_ms.saturating_mul(1000);
+        self.is_overdue(if flows { deadline_ms.min(excused_from_ms) } else { deadline_ms })
     }
 
     /// Whether a part of the output has been written, and the rest has not.

@@ -207,6 +207,10 @@ impl Core {
         let Some(&waiter) = backend.front().filter(|waiter| waiter.is_for_one_reply()) else { return false };
         let session = &mut self.sessions[waiter.session as usize];
         let is_there = session.generation == waiter.generation;
+        if !is_there && self.is_left_behind(&waiter) {
+            return false;
+        }
+        let (backend, session) = (&mut self.backends[index as usize], &mut self.sessions[waiter.session as usize]);
         if is_there && !session.begin_passing(waiter.sequence, begun) {
             return false;
         }

@@ -5,6 +5,8 @@ use vrc_cluster::{
     resp::{Args, array_elements, encode, parse_integer},
 };
 
+use crate::limits::{RECONNECT_MS_MAX, RECONNECT_MS_MIN};
+
 use super::{
     Core,
     backend::{State, Waiter},
@@ -67,8 +69,10 @@ impl Pops {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PuttingBack {
     request: Box<[u8]>,
-    /// How long it is tried.
+    /// How long it is tried, when it is tried again, and after which pause since the last time.
     until_ms: u64,
+    again_ms: u64,
+    pause_ms: u64,
     /// Why the node would not take it the last time; `None` while its answer is awaited.
     refused: Option<Box<str>>,
 }
@@ -103,6 +107,8 @@ impl Core {
     pub(super) fn put_back(&mut self, index: u32, reply: &[u8]) -> bool {
         if let Some(Hold::PuttingBack(back)) = &mut self.backends[index as usize].hold {
             back.refused = reply.strip_prefix(b"-").map(|error| String::from_utf8_lossy(error).trim_end().into());
+            // A node that is short of memory is not to be given it again and again.
+            (back.again_ms, back.pause_ms) = (self.now_ms + back.pause_ms, (2 * back.pause_ms).min(RECONNECT_MS_MAX));
             return true;
         }
         let Some(Hold::Waiting { pops: Some(pops), .. }) = self.backends[index as usize].hold else { return false };
@@ -112,7 +118,8 @@ impl Core {
         let request = pops.put_back(reply);
         if let Some(request) = &request {
             let until_ms = self.now_ms.saturating_add(self.settings.timeout_ms);
-            let back = PuttingBack { request: request.as_slice().into(), until_ms, refused: None };
+            let kept = request.as_slice().into();
+            let back = PuttingBack { request: kept, until_ms, again_ms: 0, pause_ms: RECONNECT_MS_MIN, refused: None };
             self.backends[index as usize].hold = Some(Hold::PuttingBack(back));
             self.queue(index, Waiter::nobody(self.now_us), request);
         }
@@ -125,8 +132,8 @@ impl Core {
         matches!(&self.backends[index as usize].hold, Some(Hold::PuttingBack(back)) if back.is_refused())
     }
 
-    /// Tries once more to put back what nodes have refused, because they were out of memory or ran a script, say. To be called at every
-    /// tick.
+    /// Tries once more, in growing pauses, to put back what nodes have refused, because they were out of memory or ran a script, say. To be
+    /// called at every tick.
     pub(super) fn put_back_again(&mut self) {
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];
@@ -135,7 +142,7 @@ impl Core {
             if back.until_ms <= self.now_ms {
                 self.note_lost(index, &reason);
                 self.close_private(index);
-            } else if backend.state == State::Up {
+            } else if backend.state == State::Up && back.again_ms <= self.now_ms {
                 back.refused = None;
                 let request = back.request.clone();
                 self.queue(index, Waiter::nobody(self.now_us), &request);

@@ -25,11 +25,15 @@ impl Core {
         self.set_now(now_us);
         let now_ms = self.now_ms;
         let deadline_ms = now_ms.saturating_sub(self.settings.timeout_ms);
+        // A large value may be on its way for longer than that, but not where a new map waits for it: whoever counts on all having left the
+        // former one waits no longer for this proxy than it may take to notice that a node is silent.
+        let is_late = self.settled().is_none() && self.taken_up_ms < deadline_ms;
+        let excused_from_ms = if is_late { self.taken_up_ms + 1 } else { 0 };
         for index in 0..self.backends.len() as u32 {
             let backend = &mut self.backends[index as usize];
             let overdue = match backend.hold {
                 Some(Hold::Waiting { until_ms, .. }) if backend.state == State::Up => until_ms < now_ms,
-                _ => backend.is_silent(deadline_ms),
+                _ => backend.has_timed_out(deadline_ms, excused_from_ms),
             };
             let incarnation = backend.incarnation;
             match backend.state {

@@ -73,6 +73,8 @@ impl Member {
 
     /// Its agent says that it died, or leaves.
     pub(in crate::membership) fn hear_gone(&mut self, run_id: Option<&str>, cause: Cause, now: Now, book: &mut Book) {
+        // Whatever process it watched: it is stopped, and what an operator wanted of it is over.
+        self.barred &= cause != Cause::Leaving;
         let current = match &self.link {
             Link::Open(open) => Some(open.server.run_id.as_str()),
             // A standby has no connections, and goes by the map that it heard.

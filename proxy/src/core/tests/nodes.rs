@@ -67,6 +67,8 @@ fn what_takes_long_because_there_is_much_of_it_is_not_overdue() {
     const LEN: usize = 600_000;
     const PIECE: usize = 50_000;
     let mut rig = Rig::new(&THREE);
+    // The first map is no new one by then.
+    rig.pass(TICK_MS);
     let (large, small) = (rig.key_of("a", 0), rig.key_of("a", 1));
     let (client, other) = (rig.client(), rig.client());
     rig.say(client, request(&format!("SET {large} {}", "x".repeat(LEN))));
@@ -95,6 +97,30 @@ fn what_takes_long_because_there_is_much_of_it_is_not_overdue() {
     rig.pass(TIMEOUT_MS + 1);
     rig.write_to_clients(usize::MAX);
     assert!(rig.got(other).starts_with("-NODEDOWN node a was lost before it answered (no answer within 1000 ms)"));
+}
+
+#[test]
+fn a_new_map_waits_no_longer_than_the_timeout_for_a_large_value() {
+    const PIECE: usize = 50_000;
+    let mut rig = Rig::new(&THREE);
+    rig.pass(TICK_MS);
+    let large = rig.key_of("a", 0);
+    let client = rig.client();
+    rig.say(client, request(&format!("SET {large} {}", "x".repeat(40 * PIECE))));
+    rig.settle();
+    rig.say(client, request(&format!("GET {large}")));
+    rig.write_to_nodes(usize::MAX);
+    let some_more = |rig: &mut Rig| {
+        rig.answer(PIECE);
+        rig.pass(TIMEOUT_MS / 2);
+        rig.core.settled()
+    };
+    (0..6).for_each(|_| assert_eq!(some_more(&mut rig), Some(1)));
+    rig.core.set_topology(topology(2, &[("a", true), ("b", true), ("c", true)]));
+    assert_eq!((some_more(&mut rig), some_more(&mut rig)), (None, None));
+    // It is given up then, in the middle.
+    assert!((0..2).any(|_| some_more(&mut rig) == Some(2)));
+    assert!(rig.core.take_effects().iter().any(|effect| matches!(effect, Effect::Close { session } if *session == client)));
 }
 
 #[test]
