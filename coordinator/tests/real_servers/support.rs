@@ -108,7 +108,6 @@ impl Redis {
         cmd.query_async(&mut self.try_connect().await?).await
     }
 
-    /// Keys in all databases.
     /// Waits until this command was called so often, refused or not.
     pub(crate) async fn until_called(&self, command: &str, times: u64) {
         let mut connection = self.connect().await;
@@ -126,6 +125,7 @@ impl Redis {
         }
     }
 
+    /// Keys in all databases.
     pub(crate) async fn keys(&self) -> u64 {
         let info: String = redis::cmd("INFO").arg("keyspace").query_async(&mut self.connect().await).await.unwrap();
         info.lines().filter_map(|line| line.split_once("keys=")?.1.split_once(',')?.0.parse::<u64>().ok()).sum()
