@@ -16,7 +16,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt::MakeWriter};
 
 use crate::{
     output::{self, wants_colour},
-    queue::{FLUSH_TIMEOUT, Queue},
+    queue::{FLUSH_TIMEOUT, Queue, flush_all},
 };
 
 /// What is logged; checked when the arguments are read.
@@ -90,9 +90,7 @@ impl Log {
 impl Drop for Log {
     /// The last lines matter most.
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.get() {
-            queue.flush(FLUSH_TIMEOUT);
-        }
+        flush_all(FLUSH_TIMEOUT);
     }
 }
 

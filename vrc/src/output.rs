@@ -9,30 +9,18 @@ use std::{
 
 use serde::Serialize;
 
-use crate::queue::{FLUSH_TIMEOUT, Queue};
+use crate::queue::Queue;
 
 /// What is on its way to standard output, where that is not waited for.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// From now on nobody waits for who reads the lines, until [`Queued`] is dropped: that waits a moment.
+/// From now on nobody waits for who reads the lines; the end of the program does, for a moment.
 ///
 /// # Errors
 /// If there is no thread to be had.
-pub(crate) fn queue_lines() -> io::Result<Queued> {
+pub(crate) fn queue_lines() -> io::Result<()> {
     let _ = QUEUE.set(Queue::start(io::stdout())?);
-    Ok(Queued)
-}
-
-/// See [`queue_lines`].
-#[derive(Debug)]
-pub(crate) struct Queued;
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        if let Some(queue) = QUEUE.get() {
-            queue.flush(FLUSH_TIMEOUT);
-        }
-    }
+    Ok(())
 }
 
 /// Writes a line to standard output.

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Those of this program, for [`flush_all`].
 static ALL: Mutex<Vec<Queue>> = Mutex::new(Vec::new());
 
-/// Waits until all that was let in anywhere is written, for so long each at the most: the program is about to end at once.
+/// Waits until all that was let in anywhere is written, for so long each at the most: the program is about to end.
 pub(crate) fn flush_all(limit: Duration) {
     let all = ALL.lock().unwrap_or_else(PoisonError::into_inner).clone();
     all.iter().for_each(|queue| queue.flush(limit));

@@ -90,9 +90,8 @@ impl Core {
         let (gathered, session) = (&mut self.joins[join as usize], &mut self.sessions[waiter.session as usize]);
         let before = gathered.held_bytes();
         let is_whole = gathered.add(waiter.part, reply);
-        session.gathers_parts(before, gathered.held_bytes());
+        session.gathers_parts(before, if is_whole { 0 } else { gathered.held_bytes() });
         if is_whole {
-            session.gathers_parts(gathered.held_bytes(), 0);
             if session.is_muted(waiter.sequence) {
                 gathered.finish_unread();
                 session.answer(waiter.sequence, |_| {});

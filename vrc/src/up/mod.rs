@@ -31,7 +31,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) async fn run(Args(plan): Args, log: &Log, shutdown: &Shutdown) -> anyhow::Result<()> {
     // What is worth telling is told here; the log would say it again.
     log.begin_queued("error")?;
-    let _told = output::queue_lines()?;
+    output::queue_lines()?;
     let dir = tempfile::Builder::new().prefix("vrc-up-").tempdir().context("cannot make a temporary directory")?;
     shutdown.remove_at_exit(dir.path().to_owned());
     let (mut parts, events) = Parts::new(dir.path());
