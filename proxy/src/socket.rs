@@ -1,7 +1,7 @@
 //! TCP and unix stream sockets as one type. None of them waits: what cannot be done at once says so.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{Shutdown, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use socket2::{SockRef, TcpKeepalive};
 
 /// Has the kernel ask, after so long in which nothing came, whether the other machine is still there: it does so three times, a third of
@@ -29,27 +33,25 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    // By system calls as such: the C library's may be where a thread is cancelled, and each of them pays for that.
+
     /// Reads what is there, as much as fits.
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => (&mut &*socket).read(buffer),
-            Socket::Unix(socket) => (&mut &*socket).read(buffer),
-        }
+        let (read, _) = recv(self, buffer, RecvFlags::empty())?;
+        Ok(read)
     }
 
     /// Reads what is there to the end of a buffer, as much as that has room for.
     pub(crate) fn read_behind(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        Ok(rustix::io::read(self, rustix::buffer::spare_capacity(buffer))?)
+        let (read, _) = recv(self, spare_capacity(buffer), RecvFlags::empty())?;
+        Ok(read)
     }
 
     /// Writes as much as fits.
     #[inline]
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(socket) => (&mut &*socket).write(bytes),
-            Socket::Unix(socket) => (&mut &*socket).write(bytes),
-        }
+        Ok(send(self, bytes, SendFlags::NOSIGNAL)?)
     }
 
     /// Has reads and writes wait, or not, as a new socket's do not.

@@ -277,8 +277,8 @@ impl Driver for PollDriver {
     }
 
     fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
-        self.flush_backends(core, gone);
         self.flush_sessions(core, gone);
+        self.flush_backends(core, gone);
     }
 
     fn has_more(&mut self) -> bool {
