@@ -101,7 +101,7 @@ class Bench:
         if self.suite.kind == "where":
             return where.measure(proxy, point, requests)
         if point.swaps:
-            return swap.measure(proxy, self.proxies.maps[each.name], point, requests)
+            return swap.measure(proxy, self.proxies.maps[each.name], self.proxies.ignored_map, point, requests)
         return load.measure(proxy, point, requests, each.serves)
 
     def measure_alone(self, point, here, rounds, how_long, samples):
@@ -109,9 +109,10 @@ class Bench:
         here = {each.name: self.attempt(each, point, lambda: self.proxies.shared(each, point)) for each in here}
         servers = {name: server for name, server in here.items() if server}
         direct = self.proxies.start(contenders.Alone.find(), point)
-        while rounds.another(time.monotonic()):
-            for name, sample in alone.round_of(servers, direct, point, how_long).items():
-                samples.setdefault(name, []).append(sample)
+        with self.proxies.servers.share(machine.cores(point.cores)):
+            while rounds.another(time.monotonic()):
+                for name, sample in alone.round_of(servers, direct, point, how_long).items():
+                    samples.setdefault(name, []).append(sample)
 
     def attempt(self, each, point, action):
         """What it returns; None if it fails, which is taken note of."""

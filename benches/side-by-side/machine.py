@@ -18,6 +18,12 @@ def describe():
     }
 
 
+def cores(which):
+    """Those that this program may use: all, or one of them."""
+    usable = os.sched_getaffinity(0)
+    return {"all": usable, "one": {max(usable)}}[which]
+
+
 def version(program):
     run = subprocess.run([program, "--version"], capture_output=True, text=True)
     number = re.search(r"\d+\.\d+(\.\d+)+", run.stdout + run.stderr)

@@ -15,8 +15,9 @@ class Proxies:
     def __init__(self, servers, node_program, follow):
         self.servers, self.node_program = servers, node_program
         self.nodes = [node.address for node in start_nodes(servers, node_program, NODES)]
-        # Whether proxies follow a master's node map, rather than know their nodes; and those maps, by contender.
+        # Whether proxies follow a master's node map, rather than know their nodes; those maps, by contender; and one that nobody follows.
         self.follow, self.maps = follow, {}
+        self.ignored_map = self.new_map() if follow else None
         # By contender, workers and transport.
         self.shared_ones = {}
         # Contenders that have given the keys values, and the size of those. Each has its own way of placing keys.
@@ -54,11 +55,16 @@ class Proxies:
     def start(self, each, point):
         if not self.follow:
             return each.start(self.servers, self.nodes, point)
+        self.maps[each.name] = self.new_map()
+        return each.start_with_master(self.servers, self.maps[each.name].master, point)
+
+    def new_map(self):
+        """A map in a master of its own."""
         (port,) = free_ports(1)
         self.servers.start("master", [self.node_program, "--port", port, "--bind", "127.0.0.1", "--save", ""], port)
-        self.maps[each.name] = swap.Map(port, self.nodes)
-        self.maps[each.name].publish(swap.WEIGHTS[0])
-        return each.start_with_master(self.servers, port, point)
+        new = swap.Map(port, self.nodes)
+        new.publish(swap.WEIGHTS[0])
+        return new
 
     def has_keys(self, each, point):
         return not each.serves or (each.name in self.filled and point.value_bytes == self.filled_bytes)

@@ -1,5 +1,6 @@
 """Starts servers on free ports, and stops every one of them whatever happens."""
 
+import contextlib
 import os
 import re
 import resource
@@ -47,11 +48,14 @@ class Server:
     def cpu_ns(self):
         """User and system time of all its threads so far."""
         total = 0
-        tasks = f"/proc/{self.process.pid}/task"
-        for thread in os.listdir(tasks):
-            with open(f"{tasks}/{thread}/schedstat") as stat:
+        for task in self.tasks():
+            with open(f"/proc/{self.process.pid}/task/{task}/schedstat") as stat:
                 total += int(stat.read().split()[0])
         return total
+
+    def tasks(self):
+        """The numbers of its threads."""
+        return [int(task) for task in os.listdir(f"/proc/{self.process.pid}/task")]
 
     def settle(self):
         """Until it has done what there is to do when clients have left: hardly anything for some moments."""
@@ -112,6 +116,22 @@ class Servers:
         """A port, or the path of a socket that is not there yet."""
         (port,) = free_ports(1)
         return port if transport == "tcp" else self.directory / f"{port}.sock"
+
+    @contextlib.contextmanager
+    def share(self, cores):
+        """Keeps this program and all servers that run to these cores."""
+        before = os.sched_getaffinity(0)
+        self.keep_to(cores)
+        try:
+            yield
+        finally:
+            self.keep_to(before)
+
+    def keep_to(self, cores):
+        for task in [0, *(task for server in self.running for task in server.tasks())]:
+            # One that has ended meanwhile needs no core.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(task, cores)
 
     def stop(self, servers):
         for server in reversed(list(servers)):

@@ -56,7 +56,7 @@ def node_map(nodes, weight):
 
 
 class Swapper:
-    """Publishes one map after another for as long as it is entered."""
+    """Publishes one map after another for as long as it is entered. Nobody need follow them."""
 
     def __init__(self, published, a_second):
         self.map, self.every, self.over = published, 1 / a_second, threading.Event()
@@ -65,11 +65,9 @@ class Swapper:
     def __enter__(self):
         self.thread.start()
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         self.over.set()
         self.thread.join()
-        if kind is None:
-            self.map.wait_until_followed()
 
     def run(self):
         number = 0
@@ -78,13 +76,26 @@ class Swapper:
             self.map.publish(WEIGHTS[number % 2])
 
 
-def measure(proxy, published, point, requests):
-    """A run with swaps, beside one without right before it."""
-    # Who looks whether values are right would look in the wrong place meanwhile: nobody moves its keys with the map.
-    calm = load.measure(proxy, point, requests, watch=False)
-    with Swapper(published, point.swaps):
-        found = load.measure(proxy, point, requests, watch=False)
-    found["slower"] = load.slower_than(found["distribution"], calm["p99.9_ms"])
-    for name in ("cpu_us", "p99.9_ms", "max_ms"):
-        found[f"calm_{name}"] = calm[name]
-    return found
+def measure(proxy, followed, ignored, point, requests):
+    """A run with swaps, between two in which as much is published that the proxy does not follow."""
+
+    def run(published):
+        # Who looks whether values are right would look in the wrong place meanwhile: nobody moves its keys with the map.
+        with Swapper(published, point.swaps):
+            return load.measure(proxy, point, requests, watch=False)
+
+    calm, found = run(ignored), run(followed)
+    followed.wait_until_followed()
+    calm_again = run(ignored)
+    return beside(found, calm, calm_again)
+
+
+def beside(found, calm, calm_again):
+    """What was found with swaps, with what there was without before and after."""
+    limit = calm["p99.9_ms"]
+    return {
+        **found,
+        "slower": load.slower_than(found["distribution"], limit),
+        "calm_slower": load.slower_than(calm_again["distribution"], limit),
+        **{f"calm_{name}": (calm[name] + calm_again[name]) / 2 for name in ("cpu_us", "p99.9_ms", "max_ms")},
+    }

@@ -1,13 +1,17 @@
 """Tests of what is pure here: `python3 -m unittest discover -s benches/side-by-side -p tests.py`."""
 
+import os
+import sys
 import unittest
 import xml.etree.ElementTree as xml
 
 import alone
 import budget
 import load
+import machine
 import plot
 import report
+import servers
 import suites
 import swap
 import where
@@ -218,7 +222,35 @@ class Where(unittest.TestCase):
         self.assertEqual(where.count(text), {"sendto": 2420, "accept4": 55})
 
 
+class Cores(unittest.TestCase):
+    @unittest.skipUnless(hasattr(os, "sched_setaffinity"), "the system does not tell")
+    def test_servers_share_one_for_a_while(self):
+        with servers.Servers() as running:
+            here, (port,) = os.sched_getaffinity(0), servers.free_ports(1)
+            listen = f"import socket; each = socket.create_server(('127.0.0.1', {port}))\nwhile True: each.accept()[0].sendall(b'+OK\\r\\n')"
+            server = running.start("it", [sys.executable, "-c", listen], port, question=("PING",))
+
+            def cores():
+                return {frozenset(os.sched_getaffinity(task)) for task in [0, *server.tasks()]}
+
+            with running.share(machine.cores("one")):
+                self.assertEqual([len(each) for each in cores()], [1])
+            self.assertEqual(cores(), {frozenset(here)})
+        self.assertEqual(machine.cores("all"), here)
+
+
 class Swaps(unittest.TestCase):
+    def test_what_is_slower_is_told_beside_what_runs_differ_by(self):
+        def run(slowest_ms):
+            return {**sample(), "max_ms": slowest_ms, "distribution": [(1.0, 99.0), (2.0, 99.9), (slowest_ms, 100.0)]}
+
+        slow = {**run(9.0), "cpu_us": 12.0, "distribution": [(1.0, 99.0), (2.0, 99.5), (9.0, 100.0)]}
+        found = swap.beside(slow, run(3.0), {**run(5.0), "cpu_us": 14.0})
+        self.assertAlmostEqual(found["slower"], 0.5)
+        self.assertAlmostEqual(found["calm_slower"], 0.1)
+        told = {name: found[name] for name in ("cpu_us", "calm_cpu_us", "max_ms", "calm_max_ms")}
+        self.assertEqual(told, {"cpu_us": 12.0, "calm_cpu_us": 12.0, "max_ms": 9.0, "calm_max_ms": 4.0})
+
     def test_maps_differ_by_a_weight(self):
         one, other = (swap.node_map([7401, 7402], weight) for weight in swap.WEIGHTS)
         self.assertNotEqual(one, other)
