@@ -25,6 +25,13 @@ pub(crate) fn keep_alive(socket: &impl AsFd, after: Duration) -> io::Result<()> 
     SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
+/// Who writes to a socket whose other end has gone is told so by an error alone. Apple's systems have the socket say it instead, as the
+/// standard library has it do.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
 /// A connected stream socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
@@ -51,7 +58,7 @@ impl Socket {
     /// Writes as much as fits.
     #[inline]
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self, bytes, SendFlags::NOSIGNAL)?)
+        Ok(send(self, bytes, NO_SIGNAL)?)
     }
 
     /// Has reads and writes wait, or not, as a new socket's do not.
