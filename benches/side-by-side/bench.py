@@ -80,14 +80,15 @@ class Bench:
         if not self.suite.fresh:
             # What takes long comes before the first round, whose time is measured too.
             here = [each for each in here if self.attempt(each, point, lambda: self.proxies.shared(each, point))]
-        while here and rounds.another(time.monotonic()):
-            for each in here if rounds.done % 2 else here[::-1]:
-                sample = self.attempt(each, point, lambda: self.measure_one(each, point, how_long))
-                if sample:
-                    # All that is wanted of it has been read off.
-                    sample.pop("distribution", None)
-                    samples.setdefault(each.name, []).append(sample)
-            here = [each for each in here if len(samples.get(each.name, [])) == rounds.done]
+        with self.proxies.servers.placed(*machine.places(point.cores)):
+            while here and rounds.another(time.monotonic()):
+                for each in here if rounds.done % 2 else here[::-1]:
+                    sample = self.attempt(each, point, lambda: self.measure_one(each, point, how_long))
+                    if sample:
+                        # All that is wanted of it has been read off.
+                        sample.pop("distribution", None)
+                        samples.setdefault(each.name, []).append(sample)
+                here = [each for each in here if len(samples.get(each.name, [])) == rounds.done]
 
     def measure_one(self, each, point, how_long):
         if self.suite.kind == "idle":
@@ -109,7 +110,7 @@ class Bench:
         here = {each.name: self.attempt(each, point, lambda: self.proxies.shared(each, point)) for each in here}
         servers = {name: server for name, server in here.items() if server}
         direct = self.proxies.start(contenders.Alone.find(), point)
-        with self.proxies.servers.share(machine.cores(point.cores)):
+        with self.proxies.servers.placed(*machine.places(point.cores)):
             while rounds.another(time.monotonic()):
                 for name, sample in alone.round_of(servers, direct, point, how_long).items():
                     samples.setdefault(name, []).append(sample)

@@ -6,6 +6,14 @@ import re
 import subprocess
 from pathlib import Path
 
+# How the cores are shared, by the name of the way.
+PLACES = {
+    "all": "wherever",
+    "one": "all on one core",
+    "clients": "proxy beside the generator",
+    "nodes": "proxy beside the nodes",
+}
+
 
 def describe():
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -18,10 +26,17 @@ def describe():
     }
 
 
-def cores(which):
-    """Those that this program may use: all, or one of them."""
-    usable = os.sched_getaffinity(0)
-    return {"all": usable, "one": {max(usable)}}[which]
+def places(which):
+    """The cores of the load generator, of proxies, and of nodes. Where there are two groups, each has a half."""
+    usable = sorted(os.sched_getaffinity(0))
+    half = len(usable) // 2
+    first, second, last = set(usable[:half] or usable), set(usable[half:]), {usable[-1]}
+    return {
+        "all": (set(usable),) * 3,
+        "one": (last,) * 3,
+        "clients": (first, first, second),
+        "nodes": (first, second, second),
+    }[which]
 
 
 def version(program):

@@ -17,6 +17,8 @@ from checks import Client
 START_SECONDS_MAX = 15
 # How often and how long, in seconds, is looked whether a server has come to rest, and with which part of a core it has.
 SETTLE_LOOKS_MAX, SETTLE_LOOK, SETTLED_PART = 40, 0.05, 0.05
+# What the names of nodes begin with.
+NODE = "node"
 
 
 class Server:
@@ -24,6 +26,7 @@ class Server:
 
     def __init__(self, name, argv, address, log):
         self.name, self.argv, self.address, self.log = name, argv, address, log
+        self.is_node = name.startswith(NODE)
         with open(log, "wb") as out:
             # A session of its own: Ctrl-C reaches this program alone, which then stops its servers in order.
             self.process = subprocess.Popen(
@@ -118,20 +121,22 @@ class Servers:
         return port if transport == "tcp" else self.directory / f"{port}.sock"
 
     @contextlib.contextmanager
-    def share(self, cores):
-        """Keeps this program and all servers that run to these cores."""
+    def placed(self, generator, proxies, nodes):
+        """Keeps this program, what it starts meanwhile, and the servers that run, to these cores."""
         before = os.sched_getaffinity(0)
-        self.keep_to(cores)
+        self.keep_to(generator, proxies, nodes)
         try:
             yield
         finally:
-            self.keep_to(before)
+            self.keep_to(before, before, before)
 
-    def keep_to(self, cores):
-        for task in [0, *(task for server in self.running for task in server.tasks())]:
-            # One that has ended meanwhile needs no core.
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(task, cores)
+    def keep_to(self, generator, proxies, nodes):
+        os.sched_setaffinity(0, generator)
+        for server in self.running:
+            for task in server.tasks():
+                # One that has ended meanwhile needs no core.
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(task, nodes if server.is_node else proxies)
 
     def stop(self, servers):
         for server in reversed(list(servers)):
@@ -163,5 +168,5 @@ def start_nodes(servers, program, count):
     nodes = []
     for number, port in enumerate(free_ports(count)):
         volatile = ["--save", "", "--appendonly", "no", "--dir", servers.directory]
-        nodes.append(servers.start(f"node{number}", [program, "--port", port, "--bind", "127.0.0.1", *volatile], port))
+        nodes.append(servers.start(f"{NODE}{number}", [program, "--port", port, "--bind", "127.0.0.1", *volatile], port))
     return nodes

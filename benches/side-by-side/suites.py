@@ -3,6 +3,8 @@
 import itertools
 from dataclasses import asdict, dataclass, field, replace
 
+from machine import PLACES
+
 KIB, MIB = 2**10, 2**20
 # Values of one run that may be under way at once, in bytes: what bounds the clients of large values.
 UNDER_WAY_MAX = 80 * MIB
@@ -27,7 +29,7 @@ class Point:
     transport: str = "tcp"
     # Changes of the node map a second.
     swaps: int = 0
-    # The cores that everybody has: all, or the same one.
+    # Who has which cores: see machine.PLACES.
     cores: str = "all"
 
     def requests(self, scale=1.0):
@@ -88,7 +90,7 @@ def label(point, points):
         "workers": f"{point.workers} worker{'s' if point.workers > 1 else ''}",
         "transport": {"tcp": "TCP", "unix": "unix socket"}[point.transport],
         "swaps": f"{point.swaps} swaps/s" if point.swaps else "no swap",
-        "cores": {"all": "all cores", "one": "one core"}[point.cores],
+        "cores": PLACES[point.cores],
     }
     # How many clients follows from the size.
     skip = {"clients"} if "value_bytes" in differ else set()
@@ -137,6 +139,13 @@ ALL = [
         weight=2,
         growth="workers",
         dimensions={"workers": [1, 2], "test": ["GET", "SET"], "pipeline": [1, 16]},
+    ),
+    Suite(
+        "places",
+        "By whom the proxy shares a core with, which the scheduler decides otherwise, anew in every run: waking somebody on another core costs the "
+        "one who wakes, and those on the same core take turns, so that more is there to be done at a time.",
+        weight=1.5,
+        dimensions={"cores": list(PLACES), "test": ["GET", "SET"], "pipeline": [1]},
     ),
     Suite(
         "unix",

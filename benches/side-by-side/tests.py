@@ -233,10 +233,17 @@ class Cores(unittest.TestCase):
             def cores():
                 return {frozenset(os.sched_getaffinity(task)) for task in [0, *server.tasks()]}
 
-            with running.share(machine.cores("one")):
+            with running.placed(*machine.places("one")):
                 self.assertEqual([len(each) for each in cores()], [1])
             self.assertEqual(cores(), {frozenset(here)})
-        self.assertEqual(machine.cores("all"), here)
+
+    @unittest.skipUnless(hasattr(os, "sched_setaffinity"), "the system does not tell")
+    def test_whoever_the_proxy_is_beside_has_its_cores(self):
+        self.assertEqual(machine.places("all"), (os.sched_getaffinity(0),) * 3)
+        for which, beside in (("clients", 0), ("nodes", 2)):
+            places = machine.places(which)
+            self.assertEqual(places[1], places[beside])
+            self.assertEqual(len(set.union(*places)), len(os.sched_getaffinity(0)))
 
 
 class Swaps(unittest.TestCase):
