@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import contenders
+import machine
 import report
 import suites
 from bench import Bench, say
@@ -40,12 +41,19 @@ def arguments():
     parser.add_argument("--clients", **numbers, help="likewise: connections")
     parser.add_argument("--sizes", **numbers, help="likewise: bytes of a value")
     parser.add_argument("--workers", **numbers, help="likewise: threads of each proxy")
+    parser.add_argument("--cores", **words, metavar="NAME,NAME",
+                        help=f"likewise: who has which cores, some of {','.join(machine.PLACES)}")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where results go [default: target/side-by-side]")
     parser.add_argument("--report", action="store_true", help="measure nothing, but write tables and plots anew from the JSON in --out")
     options = parser.parse_args()
     if options.suite == ["all"]:
         options.suite = list(suites.BY_NAME)
-    known = [(options.only, names), (options.tests, ["GET", "SET", "MGET", "MSET", "DEL"]), (options.suite, list(suites.BY_NAME))]
+    known = [
+        (options.only, names),
+        (options.tests, ["GET", "SET", "MGET", "MSET", "DEL"]),
+        (options.suite, list(suites.BY_NAME)),
+        (options.cores, list(machine.PLACES)),
+    ]
     for given, right in known:
         for word in given or []:
             if word not in right:
@@ -55,7 +63,7 @@ def arguments():
 
 def overrides(options):
     dimensions = {"test": options.tests, "pipeline": options.pipelines, "clients": options.clients}
-    return {**dimensions, "value_bytes": options.sizes, "workers": options.workers}
+    return {**dimensions, "value_bytes": options.sizes, "workers": options.workers, "cores": options.cores}
 
 
 def find(only):
