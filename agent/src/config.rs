@@ -9,7 +9,7 @@ use vrc_cluster::{
     membership,
 };
 
-use crate::is_loopback;
+use crate::{is_loopback, standstill};
 
 /// How the agent reaches a redis.
 #[derive(Clone, PartialEq)]
@@ -89,6 +89,9 @@ pub struct Config {
     pub ping_timeout: Duration,
     /// How long opening a connection, and whatever is asked of the master, may take.
     pub connect_timeout: Duration,
+    /// How long the one attempt to connect anew may take that confirms a death, where a connection to the node was lost; a longer one
+    /// counts as `connect_timeout`. More than 400 ms, so that it is noticed when this process itself stood still meanwhile.
+    pub confirm_timeout: Duration,
     /// How many keys a second are looked at where some have another home now, and are to be purged.
     pub purge_keys_per_s: u32,
     /// How long the good-bye may take.
@@ -97,6 +100,9 @@ pub struct Config {
     /// at all.
     pub leave_wait: Duration,
 }
+
+/// Half of what is longer is enough to notice a standstill in.
+const CONFIRM_TIMEOUT_BOUND: Duration = Duration::from_millis(2 * standstill::NOTICED.as_millis() as u64);
 
 /// A configuration that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +116,9 @@ pub enum ConfigError {
     /// Something that would happen without a pause, or fail at once.
     #[error("{0} is zero")]
     Zero(&'static str),
+    /// A death that would be confirmed while this process stands still, and does not notice that.
+    #[error("{0:?} to confirm a death are not more than {CONFIRM_TIMEOUT_BOUND:?}")]
+    Confirm(Duration),
     /// An address that cannot be connected to.
     #[error("cannot connect to {0}: {1}")]
     Address(String, redis::RedisError),
@@ -130,6 +139,7 @@ impl Config {
             ping_interval: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(3),
+            confirm_timeout: Duration::from_millis(500),
             purge_keys_per_s: 20_000,
             leave_timeout: Duration::from_millis(1500),
             leave_wait: Duration::from_secs(5),
@@ -160,6 +170,9 @@ impl Config {
         ];
         if let Some((what, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(ConfigError::Zero(what));
+        }
+        if self.confirm_timeout <= CONFIRM_TIMEOUT_BOUND {
+            return Err(ConfigError::Confirm(self.confirm_timeout));
         }
         if self.purge_keys_per_s == 0 {
             return Err(ConfigError::Zero("the pace of purging"));
@@ -245,6 +258,14 @@ mod tests {
     fn empty_names_and_zero_times_are_refused() {
         assert!(matches!(Config { name: Some(" ".into()), ..config() }.check(), Err(ConfigError::Empty("the name"))));
         assert!(matches!(Config { ping_interval: Duration::ZERO, ..config() }.check(), Err(ConfigError::Zero(_))));
+    }
+
+    #[test]
+    fn a_standstill_is_noticed_before_a_death_is_confirmed() {
+        config().check().unwrap();
+        Config { confirm_timeout: CONFIRM_TIMEOUT_BOUND + Duration::from_millis(1), ..config() }.check().unwrap();
+        let hasty = Config { confirm_timeout: CONFIRM_TIMEOUT_BOUND, ..config() }.check().unwrap_err();
+        assert_eq!(hasty.to_string(), "400ms to confirm a death are not more than 400ms");
     }
 
     #[test]

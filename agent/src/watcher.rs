@@ -22,9 +22,6 @@ use crate::{
     standstill,
 };
 
-/// How long the attempt that confirms a death may take.
-const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
-const _: () = assert!(standstill::NOTICED.as_millis() < CONFIRM_TIMEOUT.as_millis() / 2);
 /// Attempts in a row that somebody may break off in the middle, or that we may sleep through.
 const DOUBTS_MAX: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -80,7 +77,7 @@ pub(crate) async fn watch(config: &Config, sightings: watch::Sender<Sighting>) -
         let began = Instant::now();
         let (end, stood_still) = standstill::noticing(config.ping_timeout.max(timeout), watcher.visit(timeout)).await;
         let was_lost = matches!(end, End::Lost | End::Hindered(Hindrance::Broken(_)));
-        timeout = if was_lost { config.connect_timeout.min(CONFIRM_TIMEOUT) } else { config.connect_timeout };
+        timeout = if was_lost { config.connect_timeout.min(config.confirm_timeout) } else { config.connect_timeout };
         if watcher.has_answered {
             doubts = 0;
         }

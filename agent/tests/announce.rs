@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::*;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
-use vrc_agent::{Config, NodeTarget, spawn::free_port};
+use vrc_agent::{Config, NodeTarget};
 use vrc_cluster::contract::AgentBusMessage;
 
 #[tokio::test]
@@ -102,7 +102,13 @@ async fn an_agent_that_stood_still_itself_does_not_blame_redis() {
 async fn a_connection_that_somebody_closed_is_no_death() {
     let (node, master) = (redis().await, redis().await);
     let mut ear = Ear::on(&master).await;
-    let agent = Agent::start(config(&node, &master));
+    let patient = Duration::from_secs(20);
+    let agent = Agent::start(Config {
+        ping_timeout: patient,
+        connect_timeout: patient,
+        confirm_timeout: patient,
+        ..config(&node, &master)
+    });
     ear.up().await;
     let mut admin = connection(&node).await;
     let own: u64 = command(&mut admin, "CLIENT ID").await;
@@ -178,7 +184,7 @@ async fn a_master_that_restarts_hears_of_the_node_at_once() {
 
 #[tokio::test]
 async fn what_is_not_there_yet_is_waited_for() {
-    let (node_port, master_port) = (free_port("127.0.0.1").unwrap(), free_port("127.0.0.1").unwrap());
+    let (node_port, master_port) = (free_port(), free_port());
     let target = NodeTarget::new("127.0.0.1", node_port);
     let master_url = vrc_cluster::client::MasterUrl::new("127.0.0.1", master_port).unwrap();
     let settings = Config { announce_interval: Duration::from_millis(100), ..Config::new(target, master_url) };

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vrc_agent::{
     FleetConfig, Health, NodeTarget, run_fleet,
-    spawn::{RedisProcess, RestartPolicy, SpawnError, SpawnEvent, SpawnOptions, Supervised, free_port, supervise},
+    spawn::{RedisProcess, RestartPolicy, SpawnError, SpawnEvent, SpawnOptions, Supervised, supervise},
 };
 use vrc_cluster::contract::AgentBusMessage;
 
@@ -46,6 +46,7 @@ async fn volatile_settings_are_really_applied_and_nothing_is_left_behind() {
         maxmemory: Some("64mb".to_owned()),
         password: Some(password.to_owned()),
         directives: vec![("hz".into(), vec!["17".into()])],
+        stop_timeout: PATIENCE,
         ..SpawnOptions::default()
     };
     let redis = RedisProcess::start(&options).await.unwrap();
@@ -255,7 +256,7 @@ async fn a_fleet_of_which_one_server_cannot_start_does_not_start() {
     let (master, parent) = (redis().await, tempfile::tempdir().unwrap());
     // The second of the consecutive ports is taken.
     let (first, _taken) = eventually(async || {
-        let port = free_port("127.0.0.1").unwrap();
+        let port = free_port();
         TcpListener::bind(("127.0.0.1", port + 1)).ok().map(|listener| (port, listener))
     })
     .await;
