@@ -1,6 +1,6 @@
 //! Nodes that come.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vrc_cluster::{
     contract::{AGENT_BUS, CLIENT_BUS, COORDINATION_KEYS, DELTA_KEY, EPOCH_KEY, LEASE_KEY, NODE_SET_KEY, REHOMED_KEY},
@@ -104,9 +104,6 @@ async fn the_master_is_refused_as_a_node() {
     assert_eq!(redis::cmd("HLEN").arg(NODE_SET_KEY).query_async(&mut master.connect().await).await, Ok(0));
 }
 
-/// A lease that outlasts a coordinator that stands still for a while, so that it is never missing.
-const LASTING: Duration = Duration::from_secs(3600);
-
 /// How many of the keys that every master has are in this database. Others come and go by what there is to tell.
 async fn coordination(master: &Redis, database: u8) -> usize {
     let mut connection = master.connect().await;
@@ -129,11 +126,7 @@ async fn filled(master: &Redis) -> Vec<u8> {
 
 #[tokio::test]
 async fn the_master_may_serve_when_allowed_and_keeps_its_coordination() {
-    let mut cluster = Cluster::with(2, |config| {
-        config.allow_master = true;
-        config.lease = LASTING;
-    })
-    .await;
+    let mut cluster = Cluster::with(2, |config| config.allow_master = true).await;
     cluster.master.fill().await;
     // More keys than one step of the flush takes.
     let populate = "for i = 1, 5000 do redis.call('SET', 'mine:' .. i, i) end";
@@ -159,7 +152,6 @@ async fn the_coordination_is_spared_in_whatever_database_it_stands() {
     let master = Redis::start().await;
     let config = vrc_coordinator::Config {
         allow_master: true,
-        lease: LASTING,
         ..vrc_coordinator::Config { master: format!("redis://127.0.0.1:{}/9", master.port).parse().unwrap(), ..config(&master) }
     };
     let (coordinator, _shutdown) = start(&config);

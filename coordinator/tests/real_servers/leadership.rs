@@ -16,6 +16,9 @@ use vrc_coordinator::Config;
 
 use crate::support::{Agent, Cluster, Redis, announcement, config, publish, start, until};
 
+/// Where a lease is waited for.
+const LEASE: Duration = Duration::from_secs(2);
+
 #[tokio::test]
 async fn a_master_that_restarts_empty_gets_its_map_back_and_nothing_is_flushed() {
     let mut cluster = Cluster::of(3).await;
@@ -79,7 +82,7 @@ async fn one_that_remembers_the_map_leads_before_one_that_restarted() {
     let yielding = Config { yields: Duration::from_secs(3600), ..cluster.config.clone() };
     let (standby, _shutdown) = start(&Config { master: format!("127.0.0.1:{}", way.port).parse().unwrap(), ..yielding.clone() });
     let last = cluster.reader.all().last().unwrap().epoch;
-    until(&standby, "the standby knows the map", |status| status.epoch == last).await;
+    until(&standby, "the standby knows the map", |status| status.epoch >= last).await;
     cluster.coordinator.abort();
     way.is_open.store(false, Relaxed);
     cluster.master.kill();
@@ -113,12 +116,15 @@ async fn what_happens_while_the_master_is_gone_is_published_when_it_is_back() {
 
 #[tokio::test]
 async fn a_master_that_hangs_costs_nothing() {
-    let cluster = Cluster::with(2, |config| config.master_timeout = Duration::from_millis(200)).await;
+    let cluster = Cluster::with(2, |config| {
+        config.master_timeout = Duration::from_millis(200);
+        config.lease = LEASE;
+    })
+    .await;
     cluster.nodes[0].fill().await;
     cluster.master.signal(Signal::STOP);
     until(&cluster.coordinator, "the master lost", |status| !status.master_up).await;
-    // Longer than the lease.
-    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    tokio::time::sleep(LEASE + Duration::from_millis(200)).await;
     cluster.master.signal(Signal::CONT);
     let status = until(&cluster.coordinator, "leads again", |status| status.leading && status.master_up).await;
     assert_eq!(status.published_up(), 2);
@@ -127,7 +133,7 @@ async fn a_master_that_hangs_costs_nothing() {
 
 #[tokio::test]
 async fn a_standby_leads_after_the_leaders_death() {
-    let cluster = Cluster::of(2).await;
+    let cluster = Cluster::with(2, |config| config.lease = LEASE).await;
     for node in &cluster.nodes {
         node.fill().await;
     }
@@ -147,7 +153,7 @@ async fn a_standby_leads_after_the_leaders_death() {
 #[tokio::test]
 async fn a_leader_that_stops_in_good_order_hands_over_at_once() {
     // The lease is not waited for: it does not end.
-    let cluster = Cluster::with(1, |config| config.lease = Duration::from_secs(3600)).await;
+    let cluster = Cluster::of(1).await;
     let (standby, _shutdown) = start(&cluster.config);
     until(&standby, "the standby knows the map", |status| status.epoch > 0).await;
     let began = Instant::now();
@@ -284,16 +290,16 @@ async fn a_master_that_takes_no_writes_or_lets_nobody_hear_makes_a_coordinator_u
     let coordinator = &cluster.coordinator;
     until(coordinator, "well", |status| status.unwell.is_none()).await;
     cluster.master.run("CONFIG SET min-replicas-to-write 1").await.unwrap();
-    let status = until(coordinator, "unwell", |status| status.unwell.is_some()).await;
-    let reason = status.unwell.unwrap();
-    assert!(reason.contains("it neither leads nor sees another lead") && reason.contains("NOREPLICAS"), "{reason}");
+    // A busy machine may first give it another reason.
+    let is_told = |reason: &String| reason.contains("it neither leads nor sees another lead") && reason.contains("NOREPLICAS");
+    until(coordinator, "unwell", |status| status.unwell.as_ref().is_some_and(is_told)).await;
     cluster.master.run("CONFIG SET min-replicas-to-write 0").await.unwrap();
     until(coordinator, "well again", |status| status.unwell.is_none()).await;
 
     // Whoever is subscribed is cut off.
     cluster.master.run("ACL SETUSER default resetchannels").await.unwrap();
-    let status = until(coordinator, "deaf", |status| status.unwell.is_some()).await;
-    assert!(status.unwell.is_some_and(|reason| reason.starts_with("it cannot hear agents")));
+    let is_deaf = |reason: &String| reason.starts_with("it cannot hear agents");
+    until(coordinator, "deaf", |status| status.unwell.as_ref().is_some_and(is_deaf)).await;
     cluster.master.run("ACL SETUSER default allchannels").await.unwrap();
     until(coordinator, "hears again", |status| status.unwell.is_none()).await;
 }

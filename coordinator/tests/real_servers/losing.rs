@@ -131,8 +131,9 @@ async fn a_silent_agent_takes_its_node_down_and_a_node_down_for_long_is_forgotte
     cluster.agents[0].silence();
     let down = cluster.reader.until(began, "the node down", |heard| !heard.up(&cluster.nodes[0])).await;
     assert!(down.at - began >= Duration::from_secs(1), "{:?}", down.at - began);
-    let gone =
-        cluster.reader.until(down.at, "the node forgotten", |heard| !heard.map.contains_key(&cluster.nodes[0].name())).await;
+    let is_gone = |heard: &Heard| !heard.map.contains_key(&cluster.nodes[0].name());
+    let gone = cluster.reader.until(down.at, "the node forgotten", is_gone).await;
     assert!(gone.at - down.at >= Duration::from_secs(1), "{:?}", gone.at - down.at);
-    assert!(gone.up(&cluster.nodes[1]));
+    // For a moment the other one's agent may have been silent as well, on a busy machine.
+    cluster.reader.until(gone.at, "the other up", |heard| is_gone(heard) && heard.up(&cluster.nodes[1])).await;
 }

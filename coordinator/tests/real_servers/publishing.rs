@@ -38,9 +38,12 @@ async fn until_taken(watch: &TopologyWatch, what: &str, wanted: impl Fn(&Topolog
     assert!(taken.is_ok(), "never: {what}; the topology is {:?}", watch.topology());
 }
 
-async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+async fn eventually<T>(what: &str, attempt: impl AsyncFn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
+    loop {
+        if let Some(value) = attempt().await {
+            return value;
+        }
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -81,7 +84,7 @@ async fn sends_whole_maps(adjust: impl FnOnce(&mut Config), listeners: usize) ->
     let listens = async || {
         let mut connection = master.connect().await;
         let listeners = redis::cmd("PUBSUB").arg("NUMSUB").arg(STRANGERS_BUS).query_async::<(String, u64)>(&mut connection).await;
-        listeners.unwrap().1 == 2
+        (listeners.unwrap().1 == 2).then_some(())
     };
     eventually("both coordinators listen", listens).await;
     let mut others = Vec::new();
@@ -124,7 +127,7 @@ async fn a_standby_remembers_the_map_by_deltas() {
     let (standby, _shutdown) = start(&config);
     let (_agent, _other) = (Agent::of(&node, &master), Agent::of(&other, &master));
     let status = until(&leader, "both are up", |status| status.published_up() == 2).await;
-    until(&standby, "the standby knows the map", |standing| standing.epoch == status.epoch).await;
+    until(&standby, "the standby knows the map", |standing| standing.epoch >= status.epoch).await;
     for redis in [&node, &other] {
         redis.fill().await;
     }
@@ -154,10 +157,15 @@ async fn many_readers_agree() {
     let switched = switches.join_all().await;
     let (first, last) = (switched.iter().map(|(at, _)| *at).min().unwrap(), switched.iter().map(|(at, _)| *at).max().unwrap());
     println!("{WATCHES} readers switched within {:?} of the first", last - first);
-    let topologies: Vec<_> = switched.iter().map(|(_, watch)| watch.topology()).collect();
+    // Another map may be on its way to some of them.
+    let topologies = eventually("all go by one map", async || {
+        let topologies: Vec<_> = switched.iter().map(|(_, watch)| watch.topology()).collect();
+        topologies.iter().all(|topology| topology.epoch() == topologies[0].epoch()).then_some(topologies)
+    })
+    .await;
     let owners = |topology: &Topology| (0..16_384).map(|slot| topology.slot_owner(slot).ok()).collect::<Vec<_>>();
     let (epoch, expected) = (topologies[0].epoch(), owners(&topologies[0]));
-    assert!(topologies.iter().all(|topology| topology.epoch() == epoch && owners(topology) == expected));
+    assert!(topologies.iter().all(|topology| owners(topology) == expected));
     assert_eq!(cluster.reader.until(first - PATIENCE, "that map", |heard| heard.epoch == epoch).await.map.len(), 3);
 }
 
@@ -183,7 +191,7 @@ async fn every_wish_is_answered_however_many_come_at_once() {
         (0..200).for_each(|number| _ = wishes.cmd("PUBLISH").arg(AGENT_BUS).arg(wish(burst * 200 + number)).ignore());
         wishes.exec_async(&mut cluster.master.connect().await).await.unwrap();
         for number in 0..200 {
-            let answer = tokio::time::timeout(Duration::from_secs(10), answers.next()).await;
+            let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
             assert!(answer.is_ok(), "{number} of 200 are answered");
         }
     }
@@ -207,7 +215,7 @@ async fn a_wish_is_answered_though_the_masters_connection_breaks() {
     redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec_async(&mut master).await.unwrap();
     redis::cmd("CLIENT").arg("UNPAUSE").exec_async(&mut master).await.unwrap();
     for number in 0..3 {
-        let answer = tokio::time::timeout(Duration::from_secs(10), answers.next()).await;
+        let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
         assert!(answer.is_ok(), "{number} of 3 are answered");
     }
 }

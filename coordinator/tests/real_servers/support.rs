@@ -1,7 +1,7 @@
 //! Real redis servers, an agent's voice, and a reader's ear.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -26,14 +26,15 @@ use vrc_coordinator::{Config, Coordinator, Status};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings for tests: quick, so that nobody has to wait for what is measured in seconds otherwise; but patient with whoever has to
-/// answer, so that a node of a busy machine is not taken for dead where it must not be.
+/// answer, so that a node of a busy machine is not taken for dead where it must not be, nor a lease lost.
 pub(crate) fn config(master: &Redis) -> Config {
     Config {
         ping_interval: Duration::from_millis(100),
-        ping_timeout: Duration::from_secs(10),
-        recheck: Duration::from_secs(10),
-        guest_flush_timeout: Duration::from_secs(10),
-        master_timeout: Duration::from_secs(10),
+        ping_timeout: PATIENCE,
+        recheck: PATIENCE,
+        guest_flush_timeout: PATIENCE,
+        master_timeout: PATIENCE,
+        lease: Duration::from_secs(3600),
         settle: Duration::from_millis(20),
         flap_pause: Duration::from_millis(100),
         // As a rule they are alone.
@@ -68,7 +69,7 @@ impl Redis {
     pub(crate) async fn start() -> Self {
         // The port is free now and may be taken a moment later; then another is tried.
         for _ in 0..20 {
-            let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
+            let port = free_port();
             let dir = tempfile::tempdir().unwrap();
             let mut redis = Redis { port, child: spawn(port, &dir), dir };
             if redis.answers().await {
@@ -92,9 +93,7 @@ impl Redis {
     }
 
     async fn try_connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        // Without a limit of the library's own: a busy machine is no error.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        redis::Client::open(("127.0.0.1", self.port))?.get_multiplexed_async_connection_with_config(&config).await
+        open(&redis::Client::open(("127.0.0.1", self.port))?).await
     }
 
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
@@ -172,6 +171,23 @@ impl Drop for Redis {
     }
 }
 
+/// A connection without a limit of the library's own: a busy machine is no error.
+async fn open(client: &redis::Client) -> redis::RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// A port that nobody listens at, and that no other test of this process is given: not even while its server is restarted.
+fn free_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
+        if TAKEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+}
+
 fn spawn(port: u16, dir: &TempDir) -> Child {
     let start = |program| {
         Command::new(program)
@@ -203,7 +219,7 @@ impl Agent {
         let task = tokio::spawn(async move {
             let message = serde_json::to_string(&AgentBusMessage::NodeUp { node: announcement }).unwrap();
             loop {
-                if let Ok(mut connection) = client.get_multiplexed_async_connection().await {
+                if let Ok(mut connection) = open(&client).await {
                     while is_silent.load(Ordering::Relaxed)
                         || redis::cmd("PUBLISH").arg(AGENT_BUS).arg(&message).exec_async(&mut connection).await.is_ok()
                     {
@@ -283,18 +299,20 @@ impl Reader {
                 tell.notify_waiters();
             };
             let mut said = 0;
-            for attempt in 0.. {
+            let mut has_listened = false;
+            loop {
                 if let Ok(mut pubsub) = client.get_async_pubsub().await
                     && pubsub.subscribe(CLIENT_BUS).await.is_ok()
                 {
                     is_ready.notify_one();
                     let mut read = 0;
-                    if attempt > 0
-                        && let Ok((epoch, map)) = read_map(&client).await
-                        && epoch > said
-                    {
-                        read = epoch;
-                        keep(epoch, map);
+                    if std::mem::replace(&mut has_listened, true) {
+                        // Who cannot read the map has lost the master again.
+                        let Ok((epoch, map)) = read_map(&client).await else { continue };
+                        if epoch > said {
+                            read = epoch;
+                            keep(epoch, map);
+                        }
                     }
                     let mut messages = pubsub.on_message();
                     while let Some(message) = messages.next().await {
@@ -346,7 +364,7 @@ impl Reader {
 
 /// The map as it stands in the master.
 async fn read_map(client: &redis::Client) -> redis::RedisResult<(Epoch, NodeMap)> {
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut connection = open(client).await?;
     let (epoch, fields): (Option<Epoch>, BTreeMap<String, String>) =
         redis::pipe().atomic().get(EPOCH_KEY).hgetall(NODE_SET_KEY).query_async(&mut connection).await?;
     let nodes = fields.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str(&text).ok()?)));
