@@ -179,8 +179,9 @@ mod tests {
         queue.flush(LONG);
         let seen = seen.lock().unwrap();
         let numbers = seen.lines().filter(|line| line.parse::<usize>().is_ok()).count();
-        let notice = seen.lines().find(|line| line.starts_with("vrc: ")).unwrap();
-        let lost: usize = notice.split(' ').nth(1).unwrap().parse().unwrap();
+        // Where the thread begins late, some line gets in amid those that are lost, and tells of those before it.
+        let notices = seen.lines().filter_map(|line| line.strip_prefix("vrc: ")?.split(' ').next()?.parse::<usize>().ok());
+        let lost: usize = notices.sum();
         assert!(seen.starts_with("0\n1\n") && seen.ends_with("later\n"), "{seen}");
         assert!(numbers < many && numbers + lost == many, "{numbers} and {lost}");
     }

@@ -1,14 +1,14 @@
 //! A real redis server and a plain connection to it. Replies are read with a reader of this file's own, so that the tests do not take
 //! the project's word for what RESP is.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-use vrc_agent::spawn::free_port;
 
 /// How long a server may take to start, and a reply to come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,13 +23,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `redis-server`, or `valkey-server` where there is no redis.
     pub(crate) fn start() -> Server {
-        Server::start_with(&[])
+        Server::start_with(Vec::new)
     }
 
     /// The only node of a Redis Cluster, which owns all slots.
     pub(crate) fn start_cluster() -> Server {
-        let server =
-            Server::start_with(&["--cluster-enabled", "yes", "--cluster-port", &free_port("127.0.0.1").unwrap().to_string()]);
+        let server = Server::start_with(|| {
+            ["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()].map(str::to_owned).to_vec()
+        });
         let mut connection = server.connect();
         connection.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
         let deadline = Instant::now() + PATIENCE;
@@ -40,13 +41,13 @@ impl Server {
         server
     }
 
-    fn start_with(options: &[&str]) -> Server {
+    fn start_with(options: impl Fn() -> Vec<String>) -> Server {
         for _ in 0..10 {
-            // Somebody else may take the port between this and the server's own bind: then the server ends, and the next port is tried.
-            let port = free_port("127.0.0.1").unwrap();
+            // Somebody else may take a port between this and the server's own bind: then the server ends, and others are tried.
+            let port = free_port();
             let dir = std::env::temp_dir().join(format!("vrc-cluster-test-{}-{port}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
-            let mut server = Server { process: spawn(port, &dir, options), port, dir };
+            let mut server = Server { process: spawn(port, &dir, &options()), port, dir };
             if server.is_up() {
                 return server;
             }
@@ -94,7 +95,18 @@ impl Drop for Server {
     }
 }
 
-fn spawn(port: u16, dir: &Path, options: &[&str]) -> Child {
+/// A port that nobody listens at, and that no other test of this process is given.
+fn free_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
+        if TAKEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+}
+
+fn spawn(port: u16, dir: &Path, options: &[String]) -> Child {
     let start = |program| {
         Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

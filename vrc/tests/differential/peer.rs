@@ -11,7 +11,7 @@ use tokio::{
 /// Longest that an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// After so long without an answer a peer that may says that nothing more will come.
-const DOUBT: Duration = Duration::from_secs(1);
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// How the end of an answer is known.
 #[derive(Clone, Copy, PartialEq)]

@@ -119,8 +119,11 @@ fn a_killed_node_is_seen_leaving_and_coming_back() {
     let node = up.part("node-2");
     rustix::process::kill_process(pid(node.pid.unwrap()), Signal::KILL).unwrap();
     up.process.line_with("node-2 left", LONG);
-    let line = up.process.line_with("node-2 is back", LONG);
-    assert!(line.contains("2 of 2 nodes are up"), "{line}");
+    // The other one may be away for a moment, too, on a busy machine.
+    eventually("both are up again", LONG, || {
+        let output = up.process.output();
+        output.split_once("node-2 is back")?.1.contains("2 of 2 nodes are up").then_some(())
+    });
     // On its old port, and empty.
     assert_eq!(redis::cmd("DBSIZE").query(&mut connect(node.port)), Ok(0));
     up.process.signal(Signal::TERM);

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::support::{Cluster, Fleet, LONG, connect, eventually, locate};
 
 const EXPIRY_MS: u64 = 5_000;
+/// How long a command may be on its way.
+const LATE_MS: u64 = 500;
 const ERROR: &str = "went down or came up recently";
 
 fn now_ms() -> u64 {
@@ -44,7 +46,7 @@ fn withheld(placement: &'static str) {
             topology.nodes().iter().find(|node| *node.name == victim && node.up == up).map(|node| node.state_change_time_ms)
         });
         let epoch = cluster.topology().epoch();
-        let mut refused = 0;
+        let (mut refused, mut first_sent_ms) = (0, None);
         for client in &mut clients {
             eventually("a proxy that goes by the change", LONG, || {
                 let info: String = redis::cmd("INFO").arg("vrc").query(client).unwrap();
@@ -52,6 +54,7 @@ fn withheld(placement: &'static str) {
                 (goes_by >= Some(epoch)).then_some(())
             });
             eventually("an answer again, and an error until then", LONG, || {
+                first_sent_ms.get_or_insert_with(now_ms);
                 let answer = redis::cmd("GET").arg(&key).query::<Option<String>>(client);
                 // When it was sent and when it came are on either side of the moment that counts.
                 let came_ms = now_ms();
@@ -74,7 +77,9 @@ fn withheld(placement: &'static str) {
                 }
             });
         }
-        assert!(refused > 0, "{placement}: nothing was withheld");
+        // On a busy machine nobody may have asked while anything was to be withheld.
+        let is_late = first_sent_ms.is_some_and(|sent_ms| sent_ms + LATE_MS >= changed_ms + EXPIRY_MS);
+        assert!(refused > 0 || is_late, "{placement}: nothing was withheld");
         redis::cmd("SET").arg(&key).arg("meanwhile").exec(&mut clients[1]).unwrap();
         redis::cmd("DEL").arg(&key).exec(&mut clients[1]).unwrap();
     }

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{LONG, Process, RedisServer, eventually};
+use crate::support::{LONG, Process, RedisServer, eventually, free_address};
 
 /// Exit status, what the part said, and what the program said of that.
 fn health(admin: &str) -> (Option<i32>, Value, String) {
@@ -15,23 +15,29 @@ fn health(admin: &str) -> (Option<i32>, Value, String) {
 }
 
 #[track_caller]
-fn until_well(admin: &str) -> Value {
-    eventually(&format!("{admin} well"), LONG, || match health(admin) {
-        (Some(0), body, _) => Some(body),
-        _ => None,
-    })
+fn until_well(admin: &str) {
+    until_well_and(admin, "well", |_| true);
+}
+
+/// Until a part that is well says what is wanted: what it shows may be a moment old.
+#[track_caller]
+fn until_well_and(admin: &str, what: &str, wanted: impl Fn(&Value) -> bool) {
+    until(admin, what, |code, body| code == Some(0) && wanted(body));
+}
+
+/// Until a part is not well, and the text at this place of what it says is as wanted.
+#[track_caller]
+fn until_not_well(admin: &str, pointer: &str, wanted: impl Fn(&str) -> bool) {
+    let is_wanted = |body: &Value| body.pointer(pointer).and_then(Value::as_str).is_some_and(&wanted);
+    until(admin, "not well, and says why", |code, body| code == Some(1) && is_wanted(body));
 }
 
 #[track_caller]
-fn until_not_well(admin: &str) -> Value {
-    eventually(&format!("{admin} not well"), LONG, || match health(admin) {
-        (Some(1), body, _) if !body.is_null() => Some(body),
-        _ => None,
-    })
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", vrc_agent::spawn::free_port("127.0.0.1").expect("a free port"))
+fn until(admin: &str, what: &str, wanted: impl Fn(Option<i32>, &Value) -> bool) {
+    eventually(&format!("{admin} {what}"), LONG, || {
+        let (code, body, _) = health(admin);
+        wanted(code, &body).then_some(())
+    });
 }
 
 #[test]
@@ -41,36 +47,33 @@ fn each_part_tells_how_it_does() {
     let (at_coordinator, at_agent, at_proxy) = (free_address(), free_address(), free_address());
     let (_, _, words) = health(&at_agent);
     assert!(words.contains("no answer from"), "{words}");
-    let mut coordinator = Process::vrc(&["coordinator", "-p", &master_port, "--admin", &at_coordinator]);
+    // Longer than anything here takes: no standby is to lead because the leader was late.
+    let lease = ["--lease", "1h"];
+    let mut coordinator = Process::vrc(&[&["coordinator", "-p", &master_port, "--admin", &at_coordinator], &lease[..]].concat());
     let _agent = Process::vrc(&["agent", "-p", &redis_port, "-P", &master_port, "--admin", &at_agent]);
     let url = format!("redis://127.0.0.1:{master_port}");
     let _proxy = Process::vrc(&["proxy", "--master", &url, "--listen", "127.0.0.1:0", "--admin", &at_proxy]);
 
     until_well(&at_proxy);
-    assert_eq!(until_well(&at_agent)["nodes"][0]["name"], format!("127.0.0.1:{redis_port}"));
-    let leader = until_well(&at_coordinator);
-    assert_eq!((&leader["leading"], &leader["nodes_up"]), (&true.into(), &1.into()), "{leader}");
+    let name = format!("127.0.0.1:{redis_port}");
+    until_well_and(&at_agent, "names its node", |body| body["nodes"][0]["name"] == name);
+    until_well_and(&at_coordinator, "leads, and shows the node up", |body| body["leading"] == true && body["nodes_up"] == 1);
     let at_standby = free_address();
-    let _standby = Process::vrc(&["coordinator", "-p", &master_port, "--admin", &at_standby]);
-    assert_eq!(until_well(&at_standby)["leading"], false);
+    let _standby = Process::vrc(&[&["coordinator", "-p", &master_port, "--admin", &at_standby], &lease[..]].concat());
+    until_well_and(&at_standby, "stands by", |body| body["leading"] == false);
 
     redis.kill();
-    let agent = until_not_well(&at_agent);
-    let reason = agent["nodes"][0]["reason"].as_str().unwrap_or_default();
-    assert!(reason.starts_with("its redis cannot be used: "), "{agent}");
-    assert_eq!(until_not_well(&at_proxy)["reason"], "none of the 1 known nodes is up");
+    until_not_well(&at_agent, "/nodes/0/reason", |reason| reason.starts_with("its redis cannot be used: "));
+    until_not_well(&at_proxy, "/reason", |reason| reason == "none of the 1 known nodes is up");
     redis.restart();
     until_well(&at_agent);
     until_well(&at_proxy);
 
     master.kill();
-    assert_eq!(until_not_well(&at_coordinator)["reason"], "the master does not answer");
+    until_not_well(&at_coordinator, "/reason", |reason| reason == "the master does not answer");
     // Whoever restarted these because of that would lose the cache for nothing.
-    let agent = eventually("the agent misses the master", LONG, || {
-        let body = until_well(&at_agent);
-        body["nodes"][0]["master_trouble"].is_string().then_some(body)
-    });
-    assert_eq!(agent["healthy"], true);
+    let misses = |body: &Value| body["healthy"] == true && body["nodes"][0]["master_trouble"].is_string();
+    until_well_and(&at_agent, "misses the master", misses);
     until_well(&at_proxy);
     master.restart();
     until_well(&at_coordinator);
@@ -94,10 +97,8 @@ fn a_part_with_another_placement_than_the_cluster_says_so() {
     };
     let (_proxy, _other) = (proxy(&at_proxy, "legacy"), proxy(&at_other, "slots"));
     until_well(&at_proxy);
-    let reason = eventually("the other proxy notices", LONG, || {
-        until_not_well(&at_other)["reason"].as_str().filter(|reason| reason.contains("--placement legacy")).map(str::to_owned)
-    });
-    assert!(reason.contains("--placement slots here"), "{reason}");
+    let notices = |reason: &str| reason.contains("--placement legacy") && reason.contains("--placement slots here");
+    until_not_well(&at_other, "/reason", notices);
     for command in [&["status"][..], &["where", "key"]] {
         let mut process = Process::vrc(&[command, &["--master", &url]].concat());
         assert_eq!(process.end(LONG).code(), Some(1));
@@ -111,7 +112,7 @@ fn a_part_with_another_placement_than_the_cluster_says_so() {
 fn up_says_what_its_proxy_says() {
     let admin = free_address();
     let mut up = Process::vrc(&["up", "--nodes", "1", "--listen", "127.0.0.1:0", "--admin", &admin]);
-    assert_eq!(until_well(&admin)["nodes_up"], 1);
+    until_well_and(&admin, "shows its node up", |body| body["nodes_up"] == 1);
     up.signal(Signal::TERM);
     assert_eq!(up.end(LONG).code(), Some(0));
 }

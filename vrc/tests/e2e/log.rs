@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{LONG, Process, Proxy, connect, eventually, vrc};
+use crate::support::{LONG, Process, Proxy, connect, eventually, free_address, vrc};
 
 /// Who reads the log.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +53,6 @@ fn fill(write: &std::io::PipeWriter) {
         let now = written.load(SeqCst);
         (now > 0 && std::mem::replace(&mut before, now) == now).then_some(())
     });
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", vrc_agent::spawn::free_port("127.0.0.1").expect("a free port"))
 }
 
 fn answers(address: &str, request: &str) -> Option<String> {
@@ -127,6 +123,7 @@ fn a_node_that_cannot_be_reached_does_not_fill_the_log() {
         // Till after the pause before the next attempt.
         thread::sleep(Duration::from_millis(20));
     }
+    proxy.process.line_with("cannot be used: ", LONG);
     let output = proxy.process.output();
     assert_eq!(output.matches("cannot be used: ").count(), 1, "{output}");
 }

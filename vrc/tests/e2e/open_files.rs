@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use crate::support::{LONG, Process, RedisServer, connect, eventually};
+use crate::support::{LONG, Process, RedisServer, connect, eventually, free_port};
 
 #[test]
 fn a_low_soft_limit_of_open_files_does_not_limit_the_clients() {
     let redis = RedisServer::start();
-    let port = vrc_agent::spawn::free_port("127.0.0.1").expect("a free port");
+    let port = free_port();
     let script = r#"ulimit -Sn 64; exec "$0" proxy --nodes "$1" --listen "$2" --maxclients 300"#;
     let mut command = Command::new("sh");
     let (node, listen) = (format!("127.0.0.1:{}", redis.port()), format!("127.0.0.1:{port}"));

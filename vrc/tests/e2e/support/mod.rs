@@ -7,6 +7,8 @@ mod redis_server;
 mod relay;
 
 use std::{
+    collections::BTreeSet,
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -31,6 +33,22 @@ pub(crate) fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnM
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A port that nobody listens at, and that no other test of this process is given: not even while its server is restarted.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = vrc_agent::spawn::free_port("127.0.0.1").expect("a free port");
+        if TAKEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+}
+
+/// See [`free_port`].
+pub(crate) fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// A connection. Its commands have no time limit of their own, for a socket with one fails whenever the system so much as pauses

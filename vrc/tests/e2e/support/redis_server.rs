@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{LONG, Process, connect, eventually, is_running, try_connect};
+use super::{LONG, Process, connect, eventually, free_port, is_running, try_connect};
 
 /// A plain redis server that keeps nothing.
 pub(crate) struct RedisServer {
@@ -136,8 +136,4 @@ fn launch(port: u16, command: Command) -> Option<Process> {
 fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
-}
-
-fn free_port() -> u16 {
-    vrc_agent::spawn::free_port("127.0.0.1").expect("a free port")
 }
