@@ -122,8 +122,8 @@ impl Cluster {
     fn coordinator_line(&self, party: Party, vrc: &str) -> Vec<String> {
         let (host, port) = self.network.finds(party, Party::Master);
         line(&format!(
-            "{vrc} coordinator -h {host} -p {port} --ping-interval 250ms --ping-timeout 1s --agent-timeout 6s \
-             --flap-pause 200ms --flap-pause-max 2s"
+            "{vrc} coordinator -h {host} -p {port} --ping-interval 250ms --ping-timeout 2s --recheck 2s \
+             --guest-flush-timeout 5s --agent-timeout 6s --flap-pause 200ms --flap-pause-max 2s"
         ))
     }
 
@@ -134,7 +134,7 @@ impl Cluster {
         let (master_host, master_port) = self.network.finds(node, Party::Master);
         line(&format!(
             "{vrc} agent -h {host} -p {port} --name {node} --announce-host {announced_host} --announce-port {announced_port} \
-             -H {master_host} -P {master_port} --announce-interval 1s --ping-timeout 1s"
+             -H {master_host} -P {master_port} --announce-interval 1s --ping-timeout 2s"
         ))
     }
 

@@ -83,6 +83,9 @@ class Cluster:
             "PROXY1_PORT": str(self.ports[0]),
             "PROXY2_PORT": str(self.ports[1]),
             "LOAD_REQUESTS": "20000",
+            # No node goes down for being slow on a busy machine.
+            "VRC_GUEST_FLUSH_TIMEOUT": "5s",
+            "VRC_RECHECK": "2s",
         }
 
     def compose(self, *words, limit=120, check=True):
