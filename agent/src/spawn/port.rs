@@ -1,6 +1,12 @@
 //! Ports that nobody listens on.
 
-use std::{io, net::TcpListener, ops::Range};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::TcpListener,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use super::SpawnError;
 
@@ -8,9 +14,11 @@ use super::SpawnError;
 /// server finds its port free again when it is restarted.
 const PREFERRED: Range<u16> = 20_000..32_768;
 const ATTEMPTS: usize = 50;
+/// Those of them that this process was given: it may not listen there yet, or not at the moment.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port of `host` on which nothing listened a moment ago. Another program may take it before it is used, so whoever uses it
-/// tries again with another one if it turns out to be taken.
+/// A port of `host` on which nothing listened a moment ago, and another one each time. Another program may take it before it is used, so
+/// whoever uses it tries again with another one if it turns out to be taken.
 ///
 /// # Errors
 /// If nothing can be bound on `host` at all.
@@ -21,7 +29,7 @@ pub fn free_port(host: &str) -> Result<u16, SpawnError> {
     };
     for _ in 0..ATTEMPTS {
         let port = rand::random_range(PREFERRED);
-        if bindable(port).is_ok() {
+        if bindable(port).is_ok() && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return Ok(port);
         }
     }
@@ -40,6 +48,12 @@ pub(super) fn is_taken(host: &str, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_given_a_port_that_another_may_be_about_to_use() {
+        let ports: BTreeSet<u16> = (0..500).map(|_| free_port("127.0.0.1").unwrap()).collect();
+        assert_eq!(ports.len(), 500);
+    }
 
     #[test]
     fn a_free_port_is_free_and_a_used_one_is_taken() {

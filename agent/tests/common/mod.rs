@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this, by a path of its own")]
 
-use std::{collections::BTreeSet, future::Future, sync::Mutex, time::Duration};
+use std::{future::Future, time::Duration};
 
 use futures_util::StreamExt;
 use redis::{
@@ -28,15 +28,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// An interval so long that nothing that waits for it happens in a test.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-/// A port that nobody listens at, and that no other test of this process is given.
+/// A port that nobody listens at, and that nobody else in this process is given.
 pub fn free_port() -> u16 {
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
-        if TAKEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
+    vrc_agent::spawn::free_port("127.0.0.1").unwrap()
 }
 
 pub async fn redis() -> RedisProcess {

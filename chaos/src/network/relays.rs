@@ -32,12 +32,7 @@ impl Relays {
     pub(crate) async fn lay(parties: &[Party]) -> anyhow::Result<Self> {
         let mut relays = Relays { servers: HashMap::new(), relays: HashMap::new() };
         for party in parties.iter().filter(|party| matches!(party, Party::Master | Party::Node(_))) {
-            let mut port = vrc_agent::spawn::free_port(HOST)?;
-            // Still free when it is looked for again.
-            while relays.servers.values().any(|taken| *taken == port) {
-                port = vrc_agent::spawn::free_port(HOST)?;
-            }
-            relays.servers.insert(*party, port);
+            relays.servers.insert(*party, vrc_agent::spawn::free_port(HOST)?);
         }
         for party in parties {
             let route = if *party == Party::Master { continue } else { (Some(*party), Party::Master) };

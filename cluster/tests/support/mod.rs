@@ -1,12 +1,10 @@
 //! A real redis server and a plain connection to it. Replies are read with a reader of this file's own, so that the tests do not take
 //! the project's word for what RESP is.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -95,15 +93,9 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens at, and that no other test of this process is given.
+/// A port that nobody listens at, and that nobody else in this process is given.
 fn free_port() -> u16 {
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
-        if TAKEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
+    vrc_agent::spawn::free_port("127.0.0.1").unwrap()
 }
 
 fn spawn(port: u16, dir: &Path, options: &[String]) -> Child {

@@ -1,7 +1,7 @@
 //! Real redis servers, an agent's voice, and a reader's ear.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -69,7 +69,7 @@ impl Redis {
     pub(crate) async fn start() -> Self {
         // The port is free now and may be taken a moment later; then another is tried.
         for _ in 0..20 {
-            let port = free_port();
+            let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
             let dir = tempfile::tempdir().unwrap();
             let mut redis = Redis { port, child: spawn(port, &dir), dir };
             if redis.answers().await {
@@ -175,17 +175,6 @@ impl Drop for Redis {
 async fn open(client: &redis::Client) -> redis::RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-/// A port that nobody listens at, and that no other test of this process is given: not even while its server is restarted.
-fn free_port() -> u16 {
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = vrc_agent::spawn::free_port("127.0.0.1").unwrap();
-        if TAKEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
 }
 
 fn spawn(port: u16, dir: &TempDir) -> Child {

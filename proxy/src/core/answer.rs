@@ -6,8 +6,9 @@ use vrc_cluster::resp::encode;
 
 use super::{
     Core, Effect,
-    backend::Waiter,
-    session::{Sequence, SessionId, Slot},
+    replies::{Sequence, Slot},
+    session::SessionId,
+    waiter::Waiter,
 };
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, KEEP_BYTES};
 
@@ -40,7 +41,9 @@ impl Core {
 
     /// Answers a command whose answer had to be gathered.
     pub(crate) fn answer_later(&mut self, id: SessionId, sequence: u32, reply: &[u8]) {
-        if self.is_open(id) && matches!(self.sessions[id.index as usize].slot(sequence), Some(Slot::Waiting | Slot::Muted)) {
+        if self.is_open(id)
+            && matches!(self.sessions[id.index as usize].replies.slot(sequence), Some(Slot::Waiting | Slot::Muted))
+        {
             self.sessions[id.index as usize].answer(sequence, |out| out.extend_from_slice(reply));
             self.answered(id.index);
         }
@@ -59,10 +62,10 @@ impl Core {
             return;
         }
         if reply.len() > KEEP_BYTES {
-            session.borrow_output(reply.len(), &mut self.spare);
+            session.replies.borrow_output(reply.len(), &mut self.spare);
         }
-        if !session.answer_waiting(waiter.sequence, reply) {
-            match session.slot(waiter.sequence) {
+        if !session.replies.answer_waiting(waiter.sequence, reply) {
+            match session.replies.slot(waiter.sequence) {
                 Some(Slot::Join(join)) => self.deliver_part(waiter, join, reply),
                 Some(Slot::Exec) => self.exec_answered(waiter, reply),
                 Some(Slot::Publish) => self.publish_answered(waiter, reply),
@@ -78,7 +81,7 @@ impl Core {
             return;
         }
         let session = &mut self.sessions[waiter.session as usize];
-        if session.generation == waiter.generation && session.slot(waiter.sequence) == Some(Slot::Waiting) {
+        if session.generation == waiter.generation && session.replies.slot(waiter.sequence) == Some(Slot::Waiting) {
             session.answer_owned(waiter.sequence, reply);
             self.answered(waiter.session);
         } else {
@@ -90,7 +93,7 @@ impl Core {
         let (gathered, session) = (&mut self.joins[join as usize], &mut self.sessions[waiter.session as usize]);
         let before = gathered.held_bytes();
         let is_whole = gathered.add(waiter.part, reply);
-        session.gathers_parts(before, if is_whole { 0 } else { gathered.held_bytes() });
+        session.replies.gathers_parts(before, if is_whole { 0 } else { gathered.held_bytes() });
         if is_whole {
             if session.is_muted(waiter.sequence) {
                 gathered.finish_unread();
@@ -133,7 +136,7 @@ impl Core {
     pub(super) fn answered(&mut self, index: u32) {
         self.mark_session(index);
         let session = &self.sessions[index as usize];
-        if session.unread_bytes() > CLIENT_OUTPUT_MAX_BYTES {
+        if session.replies.unread_bytes() > CLIENT_OUTPUT_MAX_BYTES {
             self.cut_off(index);
         }
     }

@@ -11,11 +11,7 @@ use vrc_cluster::{
     resp::{Args, Frame, RequestFramer, array_elements, encode},
 };
 
-use super::{
-    Core, Flow,
-    backend::{State, Waiter},
-    session::Slot,
-};
+use super::{Core, Flow, backend::State, replies::Slot, waiter::Waiter};
 
 /// A part of a transaction: a block, and the commands that stand aside from it, all of which are done once the block is.
 #[derive(Debug, Default)]
@@ -197,7 +193,7 @@ impl Core {
         if let Some(asides) = session.asides.take()
             && !asides.held.is_empty()
         {
-            session.tell(None, |out| out.extend_from_slice(&asides.held));
+            session.replies.tell(None, |out| out.extend_from_slice(&asides.held));
             self.mark_session(index);
         }
     }
@@ -212,7 +208,7 @@ impl Core {
         }
         asides.block_count = Some(segment.block_count);
         let backend = self.backend_of_block(index, &segment.block, None);
-        let sequence = self.sessions[index as usize].push(Slot::Exec);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Exec);
         let refusal = match backend {
             Ok((backend, scripts)) => match self.can_be_sent(backend) {
                 Ok(()) => {
@@ -267,7 +263,7 @@ impl Core {
 
     /// A transaction of nothing but what stands aside.
     pub(super) fn exec_asides_alone(&mut self, index: u32) {
-        let sequence = self.sessions[index as usize].push(Slot::Exec);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Exec);
         self.exec_answered(self.waiter(index, sequence), b"*0\r\n");
         self.mark_session(index);
     }

@@ -11,11 +11,10 @@ use vrc_cluster::{command::CommandId, resp::encode};
 use crate::limits::{RECONNECT_MS_MAX, RECONNECT_MS_MIN};
 
 use super::{
-    Core,
-    backend::Waiter,
-    events,
+    Core, events,
     private::Hold,
     topics::{Name, Place},
+    waiter::Waiter,
 };
 
 /// Something that a node was asked about a topic.

@@ -5,171 +5,19 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use vrc_cluster::{
-    command::CommandId,
-    contract::Endpoint,
-    resp::{Proto, ReplyFramer},
-};
+use vrc_cluster::{contract::Endpoint, resp::ReplyFramer};
 
-use crate::limits::{GUEST_OFFSET, NODE_BACKLOG_BYTES, NODE_PENDING_MAX, WRITE_SOON_BYTES};
+use crate::limits::{NODE_BACKLOG_BYTES, NODE_PENDING_MAX, WRITE_SOON_BYTES};
 
 use super::{
     buffers::empty,
+    lane::Lane,
     private::Hold,
     script::Noted,
     sent::{Request, Sent, bytes_of, whole},
-    session::{Sequence, SessionId},
     tracked::Tracked,
+    waiter::Waiter,
 };
-
-/// Which of a node's connections: nothing is translated on the way, so each protocol and each database has one of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Lane {
-    pub(crate) proto: Proto,
-    /// The node's database: a guest database's number where it is one.
-    pub(crate) db: u8,
-    pub(crate) tracking: TrackingLane,
-    /// Reading over it is not to count as use of the keys (CLIENT NO-TOUCH).
-    pub(crate) no_touch: bool,
-}
-
-/// Whether the node tells a connection which of the keys that were read over it have changed: see `tracked`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum TrackingLane {
-    #[default]
-    Off,
-    /// It does, for all clients that share the lane.
-    Shared,
-    /// It does not, but replies are looked at: what these clients read is told of elsewhere, and must not be told of too early.
-    Noted,
-    /// It does not. Beside the others, for what must not wait behind a script: see `stuck`.
-    Beside,
-    /// It does, for this session alone: the node has to tell its writes from those of others.
-    Own { session: u32 },
-}
-
-impl Lane {
-    /// How many lanes a node can have that clients share.
-    pub(crate) const COUNT: usize = 256;
-
-    #[inline]
-    pub(crate) fn new(proto: Proto, db: u8, guest: bool) -> Self {
-        Lane { proto, db: if guest { db + GUEST_OFFSET } else { db }, tracking: TrackingLane::Off, no_touch: false }
-    }
-
-    /// See [`TrackingLane::Beside`].
-    pub(crate) fn beside(proto: Proto) -> Self {
-        Lane { tracking: TrackingLane::Beside, ..Lane::new(proto, 0, false) }
-    }
-
-    /// Whether it is beside those of clients.
-    pub(crate) fn is_beside(self) -> bool {
-        self.tracking == TrackingLane::Beside
-    }
-
-    /// The lane of the same clients at another owner of their keys; `self` is the lane as its clients know it.
-    #[inline]
-    pub(crate) fn at(self, guest: bool) -> Self {
-        Lane { tracking: self.tracking, no_touch: self.no_touch, ..Lane::new(self.proto, self.db, guest) }
-    }
-
-    /// Whether it is a guest database, where there are any.
-    pub(crate) fn is_guest(self) -> bool {
-        self.db >= GUEST_OFFSET
-    }
-
-    /// The lane as its clients know it, with their database's number; `guests` says whether there are guest databases.
-    pub(crate) fn of_client(self, guests: bool) -> Self {
-        if guests && self.is_guest() { Lane { db: self.db - GUEST_OFFSET, ..self } } else { self }
-    }
-
-    /// 0 to [`Lane::COUNT`] - 1; `None` for a lane of one session's own.
-    #[inline]
-    pub(crate) fn index(self) -> Option<usize> {
-        let shared = match self.tracking {
-            TrackingLane::Off => 0,
-            TrackingLane::Shared => 1,
-            TrackingLane::Noted => 2,
-            TrackingLane::Beside => 3,
-            TrackingLane::Own { .. } => return None,
-        };
-        Some(usize::from(self.no_touch) << 7 | shared << 5 | (self.proto as usize) << 4 | usize::from(self.db & 15))
-    }
-}
-
-/// Who waits for one reply.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Waiter {
-    pub(crate) session: u32,
-    pub(crate) generation: u32,
-    pub(crate) sequence: Sequence,
-    /// The request's length in bytes.
-    pub(crate) len: u32,
-    /// When the command came.
-    pub(crate) since_us: u64,
-    /// Which part of a split command.
-    pub(crate) part: u16,
-    /// Which command it is.
-    pub(crate) command: CommandId,
-    /// How many replies come before the one that counts: those to the commands of a transaction's block, and to scripts that were
-    /// taken along.
-    pub(crate) skip: u32,
-}
-
-/// No session: the reply is for nobody.
-const NOBODY: u32 = u32::MAX;
-/// The generations of nobody where the reply does matter.
-const ASKING: u32 = 1;
-const SETTING_UP: u32 = 2;
-
-impl Waiter {
-    #[inline]
-    pub(crate) fn new(session: SessionId, sequence: Sequence, command: CommandId, since_us: u64) -> Self {
-        Waiter { session: session.index, generation: session.generation, sequence, len: 0, since_us, part: 0, command, skip: 0 }
-    }
-
-    /// For a request of the proxy's own whose reply does not matter.
-    pub(crate) fn nobody(since_us: u64) -> Self {
-        Waiter::new(SessionId { index: NOBODY, generation: 0 }, 0, CommandId::NONE, since_us)
-    }
-
-    /// For the question whether a backend's node is busy.
-    pub(crate) fn asking(backend: u32, since_us: u64) -> Self {
-        Waiter::new(SessionId { index: NOBODY, generation: ASKING }, backend, CommandId::NONE, since_us)
-    }
-
-    /// For what makes a connection that is up one of another lane: were it refused, whatever comes behind it would go to another database
-    /// than its client has selected, or be answered in another protocol.
-    pub(crate) fn setting_up(since_us: u64) -> Self {
-        Waiter::new(SessionId { index: NOBODY, generation: SETTING_UP }, 0, CommandId::NONE, since_us)
-    }
-
-    #[inline]
-    pub(crate) fn sets_up(&self) -> bool {
-        self.is_nobody() && self.generation == SETTING_UP
-    }
-
-    /// The backend whose node was asked whether it is busy.
-    pub(crate) fn asked_of(&self) -> Option<u32> {
-        (self.is_nobody() && self.generation == ASKING).then_some(self.sequence)
-    }
-
-    #[inline]
-    pub(crate) fn is_nobody(&self) -> bool {
-        self.session == NOBODY
-    }
-
-    /// The session that waits, unless it is nobody.
-    pub(crate) fn session_id(&self) -> SessionId {
-        SessionId { index: self.session, generation: self.generation }
-    }
-
-    /// Whether the next reply is all that a session waits for here.
-    #[inline]
-    pub(crate) fn is_for_one_reply(&self) -> bool {
-        self.skip == 0 && !self.is_nobody()
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -608,9 +456,15 @@ pub(crate) struct Unsent {
 
 #[cfg(test)]
 mod tests {
-    use vrc_cluster::resp::encode;
+    use vrc_cluster::{
+        command::CommandId,
+        resp::{Proto, encode},
+    };
 
-    use super::{super::slow::write_shown, *};
+    use super::{
+        super::{session::SessionId, slow::write_shown},
+        *,
+    };
     use crate::limits::{NODE_BUFFER_KEEP_BYTES, SENT_BYTES_MAX};
 
     fn backend() -> Backend {
@@ -774,20 +628,5 @@ mod tests {
             let start = format!("*3\r\n$3\r\nSET\r\n${}\r\n{number}\r\n", number.to_string().len());
             assert!(shown.starts_with(start.as_bytes()) && shown.ends_with(b"x... (10112 more bytes)\r\n"), "{number}");
         }
-    }
-
-    #[test]
-    fn lanes_are_distinct() {
-        let mut seen = std::collections::BTreeSet::new();
-        for (proto, no_touch) in [Proto::Resp2, Proto::Resp3].into_iter().flat_map(|proto| [(proto, false), (proto, true)]) {
-            for db in 0..16 {
-                for tracking in [TrackingLane::Off, TrackingLane::Shared, TrackingLane::Noted, TrackingLane::Beside] {
-                    let index = Lane { proto, db, tracking, no_touch }.index().unwrap();
-                    assert!(index < Lane::COUNT && seen.insert(index));
-                }
-            }
-        }
-        let guest = Lane::new(Proto::Resp2, 3, true);
-        assert_eq!((guest.db, guest.of_client(true).db, guest.of_client(false).db), (11, 3, 11));
     }
 }

@@ -15,7 +15,8 @@ use super::{
     Core, Effect, Lane,
     backend::State,
     private::Hold,
-    session::{Sequence, SessionId},
+    replies::Sequence,
+    session::SessionId,
     tracked::{Tracked, TrackingOptions},
 };
 

@@ -412,8 +412,12 @@ impl Core {
             session.transaction.as_ref().map_or(-1, |transaction| i64::from(transaction.count())),
             request_bytes + session.kept_bytes(),
             session.kept_bytes_free(),
-            session.unread_bytes(),
-            std::mem::size_of::<Session>() + session.kept_bytes() + session.kept_bytes_free() + session.unread_bytes() + queued,
+            session.replies.unread_bytes(),
+            std::mem::size_of::<Session>()
+                + session.kept_bytes()
+                + session.kept_bytes_free()
+                + session.replies.unread_bytes()
+                + queued,
             session.last_command.map_or("NULL", |command| command.name),
             session.tracking.as_ref().map_or(-1, |tracking| tracking.redirect()),
             if session.proto == Proto::Resp3 { 3 } else { 2 },

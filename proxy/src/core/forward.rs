@@ -10,10 +10,13 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow,
-    backend::{Lane, State, Unsent, Waiter},
+    backend::{State, Unsent},
+    lane::Lane,
     private::HeldKeys,
+    replies::Slot,
     script::{behind_loads, runs_known_script},
-    session::{Pause, Slot},
+    session::Pause,
+    waiter::Waiter,
 };
 
 impl Core {
@@ -144,7 +147,7 @@ impl Core {
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
         let waiter = self.waiter(index, sequence);
         self.backends[backend as usize].push(waiter, |out| out.extend_from_slice(args.bytes()));
         self.counters.forwarded_total += 1;
@@ -161,7 +164,7 @@ impl Core {
 
     /// As [`Core::forward`], without a copy.
     pub(super) fn forward_owned(&mut self, index: u32, backend: u32, request: Vec<u8>) {
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
         let waiter = self.waiter(index, sequence);
         self.backends[backend as usize].push_whole(waiter, request);
         self.counters.forwarded_total += 1;
@@ -229,7 +232,7 @@ impl Core {
         self.joins[join as usize].start_split(split, parts, self.router.part_of_key());
         let session = &mut self.sessions[index as usize];
         let lane = session.lane(false);
-        let sequence = session.push(Slot::Join(join));
+        let sequence = session.replies.push(Slot::Join(join));
         self.queue_parts(self.waiter(index, sequence), lane, split, args);
         self.counters.split_total += 1;
         Flow::Next
@@ -316,7 +319,7 @@ impl Core {
         }
         let join = self.new_join();
         start(&mut self.joins[join as usize]);
-        let sequence = self.sessions[index as usize].push(Slot::Join(join));
+        let sequence = self.sessions[index as usize].replies.push(Slot::Join(join));
         let waiter = self.waiter(index, sequence);
         for (part, &(backend, _)) in targets.iter().enumerate() {
             self.queue(backend, Waiter { part: part as u16, ..waiter }, request);
@@ -378,7 +381,7 @@ impl Core {
     }
 
     fn forward_one_again(&mut self, origin: Option<u32>, waiter: Waiter, lane: Lane, args: Args<'_>) {
-        let slot = self.sessions[waiter.session as usize].slot(waiter.sequence);
+        let slot = self.sessions[waiter.session as usize].replies.slot(waiter.sequence);
         let Ok(command) = command::resolve(args) else {
             // It was learned from a node, and other nodes have another form of it.
             return self.fail(waiter, "NODEDOWN a node left the cluster before the command was sent to it");

@@ -11,10 +11,7 @@ use vrc_cluster::{
     route::Refusal,
 };
 
-use super::{
-    Core, Flow,
-    backend::{Lane, State},
-};
+use super::{Core, Flow, backend::State, lane::Lane};
 
 /// All sections in redis's order, and whether the proxy answers for itself.
 const SECTIONS: [(&str, By); 14] = [

@@ -147,7 +147,7 @@ impl Core {
     fn goes_whole(&mut self, index: u32, args: Args<'_>) -> Option<(&'static Command, u32)> {
         let session = &self.sessions[index as usize];
         let command = command::resolve(args).ok().filter(|command| command.is_plain())?;
-        if !session.is_plain() || !session.has_room() {
+        if !session.is_plain() || !session.replies.has_room() {
             return None;
         }
         let owner = route::owner(self.topology.place(&args[1]), &self.topology).ok()?;
@@ -170,7 +170,7 @@ impl Core {
                 at += self.take_repeated(index, &bytes[at..]);
             }
             is_fresh = true;
-            if !self.sessions[index as usize].has_room() {
+            if !self.sessions[index as usize].replies.has_room() {
                 self.pause(index, Pause::Answers);
                 framer.reset();
                 break;
@@ -214,8 +214,8 @@ impl Core {
             }
         }
         let session = &mut self.sessions[index as usize];
-        session.begin_batch();
-        session.borrow_buffers(&mut self.spare);
+        session.replies.begin_batch();
+        session.replies.borrow_buffers(&mut self.spare);
         if at == bytes.len() {
             framer.reset();
             self.framer = framer;
@@ -289,7 +289,7 @@ impl Core {
                 continue;
             }
             let session = &mut self.sessions[id.index as usize];
-            let stalled = session.is_stalled() && session.paused == Some(Pause::Answers) && session.authenticated;
+            let stalled = session.replies.is_stalled() && session.paused == Some(Pause::Answers) && session.authenticated;
             if stalled && session.kept_bytes() >= CLIENT_INPUT_MAX_BYTES {
                 tracing::warn!(
                     client = session.id,
@@ -315,7 +315,7 @@ impl Core {
             }
             let session = &self.sessions[id.index as usize];
             let ready = match session.paused {
-                Some(Pause::Answers) => session.has_ample_room(),
+                Some(Pause::Answers) => session.replies.has_ample_room(),
                 Some(Pause::Learning) => !self.learning.asked,
                 Some(Pause::Functions) => self.functions.is_idle(),
                 Some(Pause::Answered) => self.is_all_done(id.index),

@@ -4,8 +4,9 @@ use vrc_cluster::{resp::ReplyFramer, topology::NodeIndex};
 
 use super::{
     Core, Effect, Lane, NO_BACKEND,
-    backend::{Backend, State, TrackingLane},
+    backend::{Backend, State},
     buffers::{append, empty},
+    lane::TrackingLane,
     private::{Hold, refused_set_up},
     session::SessionId,
     tracked::{Tracked, TrackingOptions},
@@ -237,7 +238,7 @@ impl Core {
         }
         let session = &mut self.sessions[waiter.session as usize];
         if session.generation == waiter.generation {
-            session.pass(bytes, left);
+            session.replies.pass(bytes, left);
             self.answered(waiter.session);
         }
         rest

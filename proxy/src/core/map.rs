@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use vrc_cluster::topology::{NodeIndex, Topology};
 
-use super::{
-    Core, NO_BACKEND,
-    backend::{Lane, State},
-};
+use super::{Core, NO_BACKEND, backend::State, lane::Lane};
 use crate::limits::RETIRE_MS;
 
 impl Core {

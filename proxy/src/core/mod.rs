@@ -24,6 +24,7 @@ mod forward;
 mod functions;
 mod info;
 mod input;
+mod lane;
 mod latency;
 mod learning;
 mod link;
@@ -39,6 +40,7 @@ mod pops;
 mod private;
 mod pubsub;
 mod repeated;
+mod replies;
 mod scan;
 mod script;
 mod sent;
@@ -53,6 +55,7 @@ mod topics;
 mod tracked;
 mod tracking;
 mod transaction;
+mod waiter;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -72,19 +75,20 @@ use crate::{
 };
 
 use answer::LeftBehind;
-pub(crate) use backend::Lane;
-use backend::{Backend, Waiter};
+use backend::Backend;
 use broadcast::Broadcasts;
 use client::Kill;
 use client_pause::ClientPause;
 use functions::Functions;
+pub(crate) use lane::Lane;
 use learning::Learning;
 use monitor::Monitoring;
 pub(crate) use order::{Order, Outcome};
 pub(crate) use output::Awaited;
 use repeated::Repeats;
+use replies::Sequence;
 use script::Seen;
-use session::{Pause, Sequence, Session};
+use session::{Pause, Session};
 pub(crate) use session::{Peer, SessionId};
 pub(crate) use settings::{Identity, Settings};
 use stuck::Silent;
@@ -93,6 +97,7 @@ use topics::Topics;
 use tracked::TrackedSizes;
 pub(crate) use tracked::TrackingOptions;
 pub(crate) use tracking::{RedirectTarget, Redirected, TrackingRequest};
+use waiter::Waiter;
 
 /// What the core wants done that is not writing.
 #[derive(Debug)]
@@ -315,7 +320,7 @@ impl Core {
         self.stop_monitoring(id.index);
         let session = &self.sessions[id.index as usize];
         let own = [session.watching, session.waiting];
-        let first = session.first_sequence();
+        let first = session.replies.first_sequence();
         for (place, slot) in self.sessions[id.index as usize].close().into_iter().enumerate() {
             self.give_up(id, first.wrapping_add(place as u32), slot);
         }

@@ -14,7 +14,8 @@ use super::{
     Core, Flow,
     order::Order,
     pubsub::ALLOWED_WHILE_SUBSCRIBED,
-    session::{Peer, Sequence, Session, SessionId},
+    replies::Sequence,
+    session::{Peer, Session, SessionId},
 };
 
 /// What stands in the place of a secret.

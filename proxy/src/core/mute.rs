@@ -12,7 +12,8 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow,
-    session::{Sequence, Session, Slot},
+    replies::{Sequence, Slot},
+    session::Session,
 };
 
 /// Which replies a session's client gets.
@@ -40,7 +41,7 @@ pub(crate) struct Mute {
 impl Session {
     /// From here on what is answered to the command at hand is dropped.
     pub(super) fn begin_mute(&mut self) {
-        let from = self.next_sequence();
+        let from = self.replies.next_sequence();
         self.mute.get_or_insert_default().at_hand = Some(from);
     }
 
@@ -48,9 +49,9 @@ impl Session {
     pub(super) fn end_mute(&mut self) {
         let Some(from) = self.mute.as_mut().and_then(|mute| mute.at_hand.take()) else { return };
         let mut sequence = from;
-        while sequence != self.next_sequence() {
-            match self.slot(sequence) {
-                Some(Slot::Waiting) => self.set_slot(sequence, Slot::Muted),
+        while sequence != self.replies.next_sequence() {
+            match self.replies.slot(sequence) {
+                Some(Slot::Waiting) => self.replies.set_slot(sequence, Slot::Muted),
                 Some(Slot::Ready { .. } | Slot::Muted) | None => {}
                 Some(Slot::Join(_) | Slot::Exec | Slot::Publish) => {
                     if let Some(mute) = &mut self.mute {
@@ -70,7 +71,7 @@ impl Session {
 
     /// Whether the reply in this place is dropped.
     pub(super) fn is_muted(&self, sequence: Sequence) -> bool {
-        self.slot(sequence) == Some(Slot::Muted)
+        self.replies.slot(sequence) == Some(Slot::Muted)
             || self.mute.as_ref().is_some_and(|mute| {
                 mute.places.contains(&sequence) || mute.at_hand.is_some_and(|from| sequence.wrapping_sub(from) as i32 >= 0)
             })

@@ -6,7 +6,8 @@ use vrc_cluster::resp::{Args, encode};
 use super::{
     Core, Effect, Flow,
     client::{ClientFilter, Unblocking},
-    session::{Sequence, SessionId, Slot},
+    replies::{Sequence, Slot},
+    session::SessionId,
 };
 
 /// What each worker is told.
@@ -43,7 +44,7 @@ impl Core {
     /// Has all workers carry out an order; the client's next command waits until they have.
     pub(super) fn order(&mut self, index: u32, order: Order) -> Flow {
         let session = self.session_id(index);
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
         self.effects.push(Effect::Order { session, sequence, order });
         self.before_all_after(index)
     }

@@ -97,14 +97,14 @@ impl Core {
     pub(crate) fn session_output(&mut self, index: u32) -> &[u8] {
         let session = &mut self.sessions[index as usize];
         session.dirty = false;
-        if session.gathers() {
+        if session.replies.gathers() {
             if !session.gathering {
                 session.gathering = true;
                 self.gathering.push(SessionId { index, generation: session.generation });
             }
             return &[];
         }
-        session.output()
+        session.replies.output()
     }
 
     /// Whether output waits for the rest of its batch; if so, [`Core::end_gathering`] is to be called after [`GATHER_MS`].
@@ -121,8 +121,8 @@ impl Core {
             let session = &mut self.sessions[id.index as usize];
             if session.generation == id.generation {
                 session.gathering = false;
-                if session.gathers() {
-                    session.end_batch();
+                if session.replies.gathers() {
+                    session.replies.end_batch();
                     self.mark_session(id.index);
                 }
             }
@@ -135,11 +135,11 @@ impl Core {
     pub(crate) fn session_written(&mut self, index: u32, len: usize) {
         self.counters.bytes_out += len as u64;
         let session = &mut self.sessions[index as usize];
-        session.written(len);
+        session.replies.written(len);
         if session.is_done() && session.open {
             self.effects.push(Effect::Close { session: SessionId { index, generation: session.generation } });
         }
-        session.return_buffers(&mut self.spare);
+        session.replies.return_buffers(&mut self.spare);
         session.trim();
     }
 
@@ -169,12 +169,12 @@ impl Core {
             return None;
         }
         let next = self.spare.pop().unwrap_or_default();
-        Some(self.sessions[index as usize].take_output(next))
+        Some(self.sessions[index as usize].replies.take_output(next))
     }
 
     /// As [`Core::take_session_output`] for a session that is to be closed, which waits for nothing more.
     pub(crate) fn take_last_output(&mut self, index: u32) -> Option<(Vec<u8>, usize)> {
-        self.sessions[index as usize].end_batch();
+        self.sessions[index as usize].replies.end_batch();
         self.take_session_output(index)
     }
 
@@ -183,8 +183,8 @@ impl Core {
         self.counters.bytes_out += len as u64;
         buffers::give_back(buffer, &mut self.spare, SPARE_BUFFERS_MAX);
         let session = &mut self.sessions[index as usize];
-        session.sent();
-        if session.output().is_empty() {
+        session.replies.sent();
+        if session.replies.output().is_empty() {
             self.session_written(index, 0);
         } else {
             self.mark_session(index);

@@ -7,13 +7,7 @@ use vrc_cluster::{
 
 use crate::limits::{RECONNECT_MS_MAX, RECONNECT_MS_MIN};
 
-use super::{
-    Core,
-    backend::{State, Waiter},
-    private::Hold,
-    session::SessionId,
-    topics::bulk,
-};
+use super::{Core, backend::State, private::Hold, session::SessionId, topics::bulk, waiter::Waiter};
 
 /// Where from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,10 +14,13 @@ use crate::limits::{PRIVATE_IDLE_MAX, PRIVATE_MAX, RETIRE_MS};
 
 use super::{
     Core, Effect, Flow, NO_BACKEND,
-    backend::{Lane, State, TrackingLane, Waiter},
+    backend::State,
     client::Unblocking,
+    lane::{Lane, TrackingLane},
     pops::{Pops, PuttingBack},
-    session::{Pause, SessionId, Slot},
+    replies::Slot,
+    session::{Pause, SessionId},
+    waiter::Waiter,
 };
 
 /// What a private connection is held for.
@@ -66,7 +69,7 @@ impl Core {
         let Some(backend) = self.take_private(index, owner, hold) else { return Flow::Next };
         let of = &mut self.sessions[index as usize];
         of.waiting = Some(backend);
-        let sequence = of.push(Slot::Waiting);
+        let sequence = of.replies.push(Slot::Waiting);
         self.queue(backend, self.waiter(index, sequence), args.bytes());
         self.before_all_after(index)
     }
@@ -74,7 +77,7 @@ impl Core {
     /// A command that goes over another connection than those before it must not overtake them: it is not taken before they are
     /// answered.
     pub(super) fn after_all_before(&self, index: u32) -> Option<Flow> {
-        (self.sessions[index as usize].pending() > 0).then_some(Flow::Pause(Pause::Answered))
+        (self.sessions[index as usize].replies.pending() > 0).then_some(Flow::Pause(Pause::Answered))
     }
 
     /// Nor may those after it overtake it.
@@ -84,7 +87,7 @@ impl Core {
 
     /// Whether all of a session's commands are answered, and have done what they do to its connections.
     pub(super) fn is_all_done(&self, index: u32) -> bool {
-        self.sessions[index as usize].pending() == 0 && !self.awaits_lane(index)
+        self.sessions[index as usize].replies.pending() == 0 && !self.awaits_lane(index)
     }
 
     /// A connection to the owner for one session alone; `None` if there can be none, which the client has been told.

@@ -11,9 +11,11 @@ use vrc_cluster::{
 
 use super::{
     Core, Flow,
-    backend::{State, Waiter},
-    session::{Sequence, SessionId, Slot},
+    backend::State,
+    replies::{Sequence, Slot},
+    session::SessionId,
     topics::{Kind, Name, PING, Pending},
+    waiter::Waiter,
 };
 
 /// What a client of RESP2 that listens may say.
@@ -153,7 +155,7 @@ impl Core {
             return flow;
         }
         let session = self.session_id(index);
-        let sequence = self.sessions[index as usize].push(Slot::Publish);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Publish);
         self.topics.fences.push(Fence { session, sequence, backend: Some(listener), surplus, reply: Vec::new() });
         self.queue(backend, self.waiter(index, sequence), args.bytes());
         // A reply that stood behind this one already would keep the message behind it.
@@ -262,7 +264,7 @@ impl Core {
             if topic.is_confirmed() {
                 self.say_subscribed(index, &name, count);
             } else {
-                let sequence = self.sessions[index as usize].push(Slot::Waiting);
+                let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
                 topic.waiting.push(Pending { session: id, sequence, count, is_new, since_ms: self.now_ms, early: Vec::new() });
             }
         }

@@ -8,11 +8,7 @@ use vrc_cluster::{
     resp::{Args, Opening, short_value},
 };
 
-use super::{
-    Core, Lane, NO_BACKEND,
-    backend::{State, Waiter},
-    session::Slot,
-};
+use super::{Core, Lane, NO_BACKEND, backend::State, replies::Slot, waiter::Waiter};
 
 /// How the last plain commands began.
 #[derive(Debug, Default)]
@@ -60,7 +56,7 @@ impl Core {
         let session = &mut sessions[index as usize];
         let (Some(lane), Some(lane_of_guests)) = (session.lane(false).index(), session.lane(true).index()) else { return 0 };
         let (mut at, mut taken) = (0, 0);
-        while session.has_room()
+        while session.replies.has_room()
             && let Some((command, key, len)) = repeats.find(&bytes[at..])
             && let Ok(owner) = topology.owner(topology.place(key))
         {
@@ -73,7 +69,7 @@ impl Core {
             if backend.state != State::Up || !backend.has_room() {
                 break;
             }
-            let waiter = Waiter::new(id, session.push(Slot::Waiting), command.id(), self.now_us);
+            let waiter = Waiter::new(id, session.replies.push(Slot::Waiting), command.id(), self.now_us);
             backend.push(waiter, |out| out.extend_from_slice(&bytes[at..at + len]));
             if !backend.dirty {
                 backend.dirty = true;
@@ -109,7 +105,7 @@ impl Core {
             }
             let session = &mut sessions[waiter.session as usize];
             // What a client that has left still waited for may matter elsewhere, too.
-            if session.generation != waiter.generation || !session.answer_waiting(waiter.sequence, &bytes[at..at + len]) {
+            if session.generation != waiter.generation || !session.replies.answer_waiting(waiter.sequence, &bytes[at..at + len]) {
                 break;
             }
             slow += u64::from(is_slow);

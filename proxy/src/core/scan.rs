@@ -9,7 +9,7 @@ use vrc_cluster::{
     topology::NodeIndex,
 };
 
-use super::{Core, Flow, backend::Waiter, session::Slot};
+use super::{Core, Flow, replies::Slot, waiter::Waiter};
 
 /// Bits of a cursor that tell where in the order of the nodes it stands: a tag of 16, whether the guest database is meant, and a 1
 /// that tells a scan which has begun from one which has not.
@@ -55,7 +55,7 @@ impl Core {
             0 => next,
             more => more.min(NODE_CURSOR_MAX) << POSITION_BITS | stop.position,
         });
-        let sequence = self.sessions[index as usize].push(Slot::Join(join));
+        let sequence = self.sessions[index as usize].replies.push(Slot::Join(join));
         let mut request = Vec::with_capacity(args.bytes().len() + 16);
         encode::array(&mut request, args.len());
         encode::bulk(&mut request, &args[0]);

@@ -16,12 +16,7 @@ use vrc_cluster::{
     topology::Owner,
 };
 
-use super::{
-    Core, Flow,
-    backend::{Lane, State, Waiter},
-    functions::calls_function,
-    session::Slot,
-};
+use super::{Core, Flow, backend::State, functions::calls_function, lane::Lane, replies::Slot, waiter::Waiter};
 use crate::{
     limits::SCRIPTS_NOTED_MAX,
     scripts::{By, ScriptId, script_id},
@@ -78,7 +73,7 @@ impl Core {
         if let Err(flow) = self.make_ready(index, backend) {
             return flow;
         }
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
         self.queue_run(backend, self.waiter(index, sequence), args);
         Flow::Next
     }

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, mem};
 
 use crate::limits::{NODE_BUFFER_KEEP_BYTES, SENT_BYTES_MAX, SENT_CHUNK_BYTES, SENT_LARGE_BYTES, SENT_SMALL_BYTES};
 
-use super::{backend::Waiter, slow::write_shown};
+use super::{slow::write_shown, waiter::Waiter};
 
 /// What was written to one connection. Requests are numbered in the order in which they were queued; the numbers wrap.
 #[derive(Debug, Default)]

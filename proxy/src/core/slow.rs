@@ -10,8 +10,8 @@ use vrc_cluster::{
 };
 
 use super::{
-    Core, Flow, backend::Waiter, client::addresses, order::wrong_arguments, private::Hold, script::behind_loads, sent::Request,
-    session::Slot,
+    Core, Flow, client::addresses, order::wrong_arguments, private::Hold, replies::Slot, script::behind_loads, sent::Request,
+    waiter::Waiter,
 };
 use crate::{
     latency::Event,
@@ -83,7 +83,7 @@ impl Core {
             return;
         }
         // A command takes as long as the last of its parts.
-        if let Some(Slot::Join(join)) = session.slot(waiter.sequence)
+        if let Some(Slot::Join(join)) = session.replies.slot(waiter.sequence)
             && self.joins[join as usize].parts_left() > 1
         {
             return;

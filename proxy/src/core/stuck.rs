@@ -11,8 +11,10 @@ use vrc_cluster::resp::Proto;
 
 use super::{
     Core,
-    backend::{Backend, Lane, State, Waiter},
+    backend::{Backend, State},
+    lane::Lane,
     private::Hold,
+    waiter::Waiter,
 };
 use crate::limits::ASK_AFTER_MS;
 

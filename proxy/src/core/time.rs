@@ -83,7 +83,7 @@ impl Core {
         for index in 0..self.sessions.len() as u32 {
             let session = &self.sessions[index as usize];
             let is_idle = session.open && self.now_ms.saturating_sub(session.active_ms) > idle_ms;
-            if is_idle && session.subscriptions.is_none() && session.paused.is_none() && session.pending() == 0 {
+            if is_idle && session.subscriptions.is_none() && session.paused.is_none() && session.replies.pending() == 0 {
                 self.effects.push(Effect::Close { session: self.session_id(index) });
             }
         }

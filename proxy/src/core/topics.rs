@@ -22,11 +22,14 @@ use crate::limits::{LISTENER_PING_MS, SUBSCRIBER_OUTPUT_MAX_BYTES};
 use super::{
     Core, Effect,
     asked::{AskedOfNodes, Wish},
-    backend::{Lane, State, Waiter},
+    backend::State,
     events,
+    lane::Lane,
     private::Hold,
     pubsub::Fence,
-    session::{Sequence, SessionId, Slot},
+    replies::{Sequence, Slot},
+    session::SessionId,
+    waiter::Waiter,
 };
 
 /// The three sorts of things that a client can listen to.
@@ -336,18 +339,19 @@ impl Core {
     pub(super) fn tell(&mut self, id: SessionId, behind: Option<Sequence>, write: impl FnOnce(&mut Vec<u8>)) {
         let session = &mut self.sessions[id.index as usize];
         // What a PUBLISH of its own brings is told in its place, as redis does.
-        let is_own = session.slot(session.first_sequence()) == Some(Slot::Publish);
+        let is_own = session.replies.slot(session.replies.first_sequence()) == Some(Slot::Publish);
         let held = match &mut session.asides {
             Some(asides) if !is_own && asides.is_under_way() => {
                 write(asides.held_mut());
                 asides.held_mut().len()
             }
             _ => {
-                session.tell(behind, write);
+                session.replies.tell(behind, write);
                 0
             }
         };
-        let unread = if session.subscriptions.is_some() { session.unread_bytes() } else { session.told_unread_bytes() };
+        let unread =
+            if session.subscriptions.is_some() { session.replies.unread_bytes() } else { session.replies.told_unread_bytes() };
         if unread + held > SUBSCRIBER_OUTPUT_MAX_BYTES {
             self.mark_session(id.index);
             self.cut_off_listener(id);

@@ -20,13 +20,7 @@ use vrc_cluster::resp::{ReplyFramer, array_elements, encode};
 
 use crate::limits::{CLIENT_OUTPUT_MAX_BYTES, INVALID_KEYS_MAX, TRACKED_BYTES_MAX, TRACKED_ITEMS_MAX, TRACKED_KEYS_MAX};
 
-use super::{
-    Core, Effect,
-    backend::{State, Waiter},
-    private::Hold,
-    session::{SessionId, Slot},
-    topics::bulk,
-};
+use super::{Core, Effect, backend::State, private::Hold, replies::Slot, session::SessionId, topics::bulk, waiter::Waiter};
 
 /// What `CLIENT TRACKING ON` is told on a node connection, behind where it redirects to.
 #[derive(Debug, Clone, Default)]
@@ -145,7 +139,7 @@ impl Core {
     /// A reply was handed to a session: the keys that it has read with it are tracked from now on.
     fn note_read(&mut self, index: u32, waiter: Waiter, number: u64) {
         let session = &mut self.sessions[waiter.session as usize];
-        let is_over = matches!(session.slot(waiter.sequence), None | Some(Slot::Ready { .. }));
+        let is_over = matches!(session.replies.slot(waiter.sequence), None | Some(Slot::Ready { .. }));
         let (epoch, generation) = (session.tracking_epoch, session.generation);
         let Some(tracking) = &mut session.tracking else { return };
         tracking.note_answer(waiter.sequence);

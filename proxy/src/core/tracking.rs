@@ -12,9 +12,11 @@ use crate::limits::PRIVATE_MAX;
 
 use super::{
     Core, Effect, Flow, Lane,
-    backend::{State, TrackingLane},
+    backend::State,
+    lane::TrackingLane,
     private::Hold,
-    session::{Sequence, SessionId, Slot},
+    replies::{Sequence, Slot},
+    session::SessionId,
     tracked::{Tracked, TrackingOptions},
 };
 
@@ -175,7 +177,7 @@ impl Core {
             }
         };
         let session = self.session_id(index);
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
         match request.redirect {
             None => self.track(session, sequence, request, None),
             Some(client) => self.effects.push(Effect::FindClient {
@@ -237,7 +239,7 @@ impl Core {
         let session = &mut self.sessions[index as usize];
         self.counters.tracking_clients += u64::from(session.tracking.is_none());
         self.clients_changed = true;
-        let answered = session.first_sequence().wrapping_sub(1);
+        let answered = session.replies.first_sequence().wrapping_sub(1);
         let tracking = session.tracking.get_or_insert_with(|| Box::new(Tracking { answered, ..Tracking::default() }));
         (tracking.modes, tracking.target, tracking.broken) = (modes, target, false);
         if modes.broadcast && request.prefixes.is_empty() {
@@ -324,7 +326,7 @@ impl Core {
     pub(super) fn dispatch_tracked(&mut self, index: u32, command: &'static Command, args: Args<'_>) -> Flow {
         let session = &self.sessions[index as usize];
         let Some(tracking) = &session.tracking else { return self.dispatch(index, command, args) };
-        let sequence = session.next_sequence();
+        let sequence = session.replies.next_sequence();
         let broadcast = tracking.modes.broadcast;
         let mut keys = if !tracking.wants_reads(tracking.caching) {
             Vec::new()
@@ -337,8 +339,8 @@ impl Core {
         let flow = self.dispatch(index, command, args);
         let session = &mut self.sessions[index as usize];
         let is_taken = !matches!(flow, Flow::Pause(_));
-        let is_awaited = matches!(session.slot(sequence), Some(Slot::Waiting | Slot::Muted | Slot::Join(_) | Slot::Exec));
-        let slots = session.first_sequence();
+        let is_awaited = matches!(session.replies.slot(sequence), Some(Slot::Waiting | Slot::Muted | Slot::Join(_) | Slot::Exec));
+        let slots = session.replies.first_sequence();
         if let Some(tracking) = session.tracking.as_mut().filter(|_| is_taken) {
             // Those of commands that were answered without being read, with an error.
             tracking.reads.retain(|read| read.sequence.wrapping_sub(slots) as i32 >= 0);
@@ -483,8 +485,8 @@ impl Core {
         let all = std::mem::take(&mut self.redirected);
         let (free, held) = all.into_iter().partition(|redirected| {
             let session = &self.sessions[redirected.from.index as usize];
-            let waits = redirected.behind.wrapping_sub(session.first_sequence()) as i32 >= 0;
-            !self.is_open(redirected.from) || !(session.gathers() || waits)
+            let waits = redirected.behind.wrapping_sub(session.replies.first_sequence()) as i32 >= 0;
+            !self.is_open(redirected.from) || !(session.replies.gathers() || waits)
         });
         self.redirected = held;
         free

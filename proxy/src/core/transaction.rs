@@ -27,11 +27,12 @@ use crate::{
 use super::{
     Core, Flow,
     aside::{Asides, Segment, parts_blocks, stands_aside},
-    backend::{Lane, Waiter},
     functions::calls_function,
+    lane::Lane,
     private::Hold,
+    replies::{Sequence, Slot},
     script::{load, runs_known_script},
-    session::{Sequence, Slot},
+    waiter::Waiter,
 };
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -268,7 +269,7 @@ impl Core {
             return flow;
         }
         let is_whole = first.asides.is_empty() && segments.is_empty();
-        let sequence = self.sessions[index as usize].push(if is_whole { Slot::Waiting } else { Slot::Exec });
+        let sequence = self.sessions[index as usize].replies.push(if is_whole { Slot::Waiting } else { Slot::Exec });
         self.queue_block(index, backend, sequence, &scripts, &first);
         if !is_whole {
             self.sessions[index as usize].asides = Some(Asides::new(first.asides, segments));
@@ -412,7 +413,7 @@ impl Core {
                 backend
             }
         };
-        let sequence = self.sessions[index as usize].push(Slot::Waiting);
+        let sequence = self.sessions[index as usize].replies.push(Slot::Waiting);
         self.queue(backend, self.waiter(index, sequence), args.bytes());
         self.before_all_after(index)
     }

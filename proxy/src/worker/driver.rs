@@ -161,7 +161,7 @@ pub(super) trait Driver {
     /// Something has happened to what it had watched.
     fn happened(&mut self, event: &Event, core: &mut Core, gone: &mut Vec<Gone>);
 
-    /// Writes what there is to write: to clients first, who have waited for longer, then to nodes.
+    /// Writes what there is to write, to nodes and to clients.
     fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>);
 
     /// Whether [`Driver::take_in`] has something to do without any event.

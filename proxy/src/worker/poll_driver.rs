@@ -277,6 +277,7 @@ impl Driver for PollDriver {
     }
 
     fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
+        // Clients have waited for longer, and go on while nodes are written to.
         self.flush_sessions(core, gone);
         self.flush_backends(core, gone);
     }

@@ -3,9 +3,7 @@
 //! Each program first works against a real cluster, of one node that has all slots.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -45,15 +43,9 @@ async fn ask(connection: &mut MultiplexedConnection, words: &str) -> String {
     command.query_async(connection).await.unwrap()
 }
 
-/// A port that nobody listens at, and that no other test of this process is given.
+/// A port that nobody listens at, and that nobody else in this process is given.
 fn free_address() -> SocketAddr {
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = free_port("127.0.0.1").unwrap();
-        if TAKEN.lock().unwrap().insert(port) {
-            return SocketAddr::from(([127, 0, 0, 1], port));
-        }
-    }
+    SocketAddr::from(([127, 0, 0, 1], free_port("127.0.0.1").unwrap()))
 }
 
 /// A redis in cluster mode that has all slots.

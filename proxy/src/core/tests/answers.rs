@@ -154,7 +154,7 @@ fn a_client_with_too_much_unanswered_waits_and_then_goes_on() {
     let count = CLIENT_PENDING_MAX + 100;
     rig.say(client, request("GET k").repeat(count));
     assert!(rig.core.is_paused(client));
-    assert_eq!(rig.core.sessions[client.index as usize].pending(), CLIENT_PENDING_MAX);
+    assert_eq!(rig.core.sessions[client.index as usize].replies.pending(), CLIENT_PENDING_MAX);
     rig.settle();
     assert!(!rig.core.is_paused(client));
     assert_eq!(rig.got(client), "$-1\r\n".repeat(count));
@@ -175,7 +175,7 @@ fn a_client_that_does_not_read_waits_alone() {
         rig.say(lazy, request("GET big").repeat(100));
     }
     assert!(rig.core.is_paused(lazy));
-    assert!(rig.core.sessions[lazy.index as usize].unread_bytes() < 101 * 100_020);
+    assert!(rig.core.sessions[lazy.index as usize].replies.unread_bytes() < 101 * 100_020);
     assert_eq!(rig.ask(request("GET none")), "$-1\r\n");
 }
 
@@ -189,7 +189,7 @@ fn parts_of_answers_count_for_unread_until_the_whole_is_there() {
     rig.say(client, request(&format!("MGET {on_a} {on_b}")).repeat(20));
     rig.write_to_nodes(usize::MAX);
     rig.answer_from("a");
-    let unread = |rig: &Rig| rig.core.sessions[client.index as usize].unread_bytes();
+    let unread = |rig: &Rig| rig.core.sessions[client.index as usize].replies.unread_bytes();
     assert!(unread(&rig) > 20 * LEN);
     // So it waits with more.
     rig.say(client, request("PING"));
@@ -230,13 +230,13 @@ fn a_client_that_says_all_before_it_reads_is_heard_out() {
     rig.core.tick(TICK_MS);
     assert!(rig.core.take_effects().iter().any(|effect| matches!(effect, Effect::Resume { .. })));
     assert!(!rig.core.is_paused(client));
-    let unread = rig.core.sessions[client.index as usize].unread_bytes();
+    let unread = rig.core.sessions[client.index as usize].replies.unread_bytes();
     let half = request("GET big").len() / 2;
     let rest = [request("GET big").repeat(30), request("SET last 1"), request("GET last")].concat();
     rig.say(client, &rest[..half]);
     rig.say(client, &rest[half..]);
     // Heard, but not taken any further.
-    assert_eq!(rig.core.sessions[client.index as usize].unread_bytes(), unread);
+    assert_eq!(rig.core.sessions[client.index as usize].replies.unread_bytes(), unread);
     // Once it reads, it waits as others do.
     rig.core.session_written(client.index, 10);
     rig.core.tick(2 * TICK_MS);

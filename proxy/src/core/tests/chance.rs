@@ -121,7 +121,7 @@ proptest! {
         rig.pass(TIMEOUT_MS * 2);
         rig.pass(TIMEOUT_MS * 2);
         rig.write_to_clients(usize::MAX);
-        prop_assert_eq!(rig.core.sessions[client.index as usize].pending(), 0);
+        prop_assert_eq!(rig.core.sessions[client.index as usize].replies.pending(), 0);
     }
 
     /// Whatever a client sends, nothing panics.

@@ -41,7 +41,7 @@ fn replies_that_are_not_wanted_do_not_come_whatever_they_are_to() {
     // A reply that is missing from EXEC's array helps nobody.
     assert!(rig.tell(client, "MULTI\nCLIENT REPLY SKIP\nEXEC").contains("-EXECABORT"));
     assert!(rig.core.sessions[client.index as usize].mute.is_none());
-    assert!(rig.core.sessions[client.index as usize].has_ample_room());
+    assert!(rig.core.sessions[client.index as usize].replies.has_ample_room());
 }
 
 #[test]

@@ -7,8 +7,6 @@ mod redis_server;
 mod relay;
 
 use std::{
-    collections::BTreeSet,
-    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -35,15 +33,9 @@ pub(crate) fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnM
     }
 }
 
-/// A port that nobody listens at, and that no other test of this process is given: not even while its server is restarted.
+/// A port that nobody listens at, and that nobody else in this process is given: not even while its server is restarted.
 pub(crate) fn free_port() -> u16 {
-    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = vrc_agent::spawn::free_port("127.0.0.1").expect("a free port");
-        if TAKEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
+    vrc_agent::spawn::free_port("127.0.0.1").expect("a free port")
 }
 
 /// See [`free_port`].
