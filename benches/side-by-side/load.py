@@ -4,6 +4,7 @@ import bisect
 import re
 import subprocess
 
+import machine
 from checks import Watch
 from suites import MANY_CLIENTS, MULTI_KEYS
 
@@ -31,15 +32,17 @@ def measure(server, point, requests, watch=True):
     """One run, and what it cost the server."""
     # What connecting costs would be much of it, spread over few requests.
     connected = point.clients if point.clients >= MANY_CLIENTS else 0
-    connecting_ns = cpu_of(server, point, connected)[1] if connected else 0
+    connecting = cpu_of(server, point, connected)[1] if connected else (0, 0)
     resting_kib = server.rss_kib()
     server.forget_peak()
     with Watch(server) if watch else Watch.none():
-        text, cpu_ns = cpu_of(server, point, requests)
+        text, took = cpu_of(server, point, requests)
     said = parse(text)
     peak = max(0, server.peak_kib() - resting_kib) * 1024
+    cpu_us, machine_us = ((ns - before) / 1e3 / (requests - connected) for ns, before in zip(took, connecting))
     return {
-        "cpu_us": (cpu_ns - connecting_ns) / 1e3 / (requests - connected),
+        "cpu_us": cpu_us,
+        "machine_us": machine_us,
         "rps": said["rps"],
         "mb_s": said["rps"] * point.value_bytes / 1e6,
         **{name: said[name] for name in ("p50_ms", "p99_ms", "p99.9_ms", "max_ms")},
@@ -51,15 +54,16 @@ def measure(server, point, requests, watch=True):
 
 
 def cpu_of(server, point, requests):
-    before = server.cpu_ns()
+    """What the generator said of a run, and the processor time, in ns, of the server and of the whole machine meanwhile."""
+    before, machine_before = server.cpu_ns(), machine.cpu_ns()
     argv = command(point, requests, server.address)
     run = subprocess.run(argv, capture_output=True, text=True, start_new_session=True)
     if point.clients >= MANY_CLIENTS:
         server.settle()
-    cpu_ns = server.cpu_ns() - before
+    took = server.cpu_ns() - before, machine.cpu_ns() - machine_before
     if run.returncode != 0 or "throughput summary" not in run.stdout:
         raise RuntimeError(f"{' '.join(argv)[:300]} failed ({run.returncode}):\n{run.stdout[-500:]}{run.stderr[-500:]}")
-    return run.stdout, cpu_ns
+    return run.stdout, took
 
 
 def parse(text):

@@ -35,6 +35,7 @@ def significant(value):
 
 METRICS = [
     Metric("cpu_us", "CPU per request, us", significant),
+    Metric("machine_us", "CPU of all together, us", significant),
     Metric("rps", "Throughput, 1,000 requests/s", lambda value: significant(value / 1e3), less=False),
     Metric("mb_s", "Throughput, MB/s of values", significant, less=False, suites=("sizes",)),
     Metric("p50_ms", "p50, ms", digits(3)),

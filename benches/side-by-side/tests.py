@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import unittest
 import xml.etree.ElementTree as xml
 
@@ -244,6 +245,16 @@ class Cores(unittest.TestCase):
             places = machine.places(which)
             self.assertEqual(places[1], places[beside])
             self.assertEqual(len(set.union(*places)), len(os.sched_getaffinity(0)))
+
+
+class Machines(unittest.TestCase):
+    @unittest.skipUnless(os.path.exists("/proc/stat"), "the system does not tell")
+    def test_processor_time_grows_by_what_is_done(self):
+        own, all_before = time.process_time_ns(), machine.cpu_ns()
+        while time.process_time_ns() - own < 100_000_000:
+            pass
+        # It comes in steps, of which one may not be over yet.
+        self.assertGreaterEqual(machine.cpu_ns() - all_before, 50_000_000)
 
 
 class Swaps(unittest.TestCase):

@@ -281,8 +281,7 @@ impl Driver for RingDriver {
     fn happened(&mut self, _: &Event, _: &mut Core, _: &mut Vec<Gone>) {}
 
     fn flush(&mut self, core: &mut Core, gone: &mut Vec<Gone>) {
-        // All of it is sent within one system call: nodes that were woken up first have replies the sooner, and no client that was gets
-        // in between, as measured.
+        // All of it is sent within one system call: nodes have something to do while clients are written to.
         self.flush_backends(core);
         self.flush_sessions(core);
         submit(&mut self.ring);
