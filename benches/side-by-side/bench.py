@@ -109,11 +109,12 @@ class Bench:
         """All at once, in turn."""
         here = {each.name: self.attempt(each, point, lambda: self.proxies.shared(each, point)) for each in here}
         servers = {name: server for name, server in here.items() if server}
-        direct = self.proxies.start(contenders.Alone.find(), point)
-        with self.proxies.servers.placed(*machine.places(point.cores)):
-            while rounds.another(time.monotonic()):
-                for name, sample in alone.round_of(servers, direct, point, how_long).items():
-                    samples.setdefault(name, []).append(sample)
+        with self.proxies.once(contenders.Alone.find(), point) as direct:
+            direct.is_node = True
+            with self.proxies.servers.placed(*machine.places(point.cores)):
+                while rounds.another(time.monotonic()):
+                    for name, sample in alone.round_of(servers, direct, point, how_long).items():
+                        samples.setdefault(name, []).append(sample)
 
     def attempt(self, each, point, action):
         """What it returns; None if it fails, which is taken note of."""

@@ -97,6 +97,8 @@ class Servers:
 
     def __init__(self):
         self.running = []
+        # Those of proxies and of nodes, once that is decided.
+        self.cores = None
         self.directory = Path(tempfile.mkdtemp(prefix="vrc-bench-"))
 
     def __enter__(self):
@@ -113,6 +115,7 @@ class Servers:
         log = self.directory / f"{name}-{Path(str(address)).name}.log"
         server = Server(name, [str(arg) for arg in argv], address, log)
         self.running.append(server)
+        self.place(server)
         return server.wait_until_it_answers(question)
 
     def free_address(self, transport):
@@ -122,20 +125,27 @@ class Servers:
 
     @contextlib.contextmanager
     def placed(self, generator, proxies, nodes):
-        """Keeps this program, what it starts meanwhile, and the servers that run, to these cores."""
+        """Keeps this program, the servers that run, and those that are started meanwhile, to these cores."""
         before = os.sched_getaffinity(0)
-        self.keep_to(generator, proxies, nodes)
         try:
+            self.keep_to(generator, proxies, nodes)
             yield
         finally:
             self.keep_to(before, before, before)
 
     def keep_to(self, generator, proxies, nodes):
         os.sched_setaffinity(0, generator)
+        self.cores = proxies, nodes
         for server in self.running:
-            for task in server.tasks():
-                # One that has ended meanwhile needs no core.
-                with contextlib.suppress(ProcessLookupError):
+            self.place(server)
+
+    def place(self, server):
+        """Keeps all threads that a server has, and those that it will start, to its cores."""
+        if self.cores:
+            proxies, nodes = self.cores
+            # Who has ended meanwhile needs no core.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                for task in server.tasks():
                     os.sched_setaffinity(task, nodes if server.is_node else proxies)
 
     def stop(self, servers):

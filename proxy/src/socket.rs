@@ -25,8 +25,8 @@ pub(crate) fn keep_alive(socket: &impl AsFd, after: Duration) -> io::Result<()> 
     SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
-/// Who writes to a socket whose other end has gone is told so by an error alone. Apple's systems have the socket say it instead, as the
-/// standard library has it do.
+/// Who writes to a socket whose other end has gone is told so by an error alone. Apple's systems have no such flag; there it is Rust's
+/// programs ignoring that signal from their start that counts.
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
@@ -40,7 +40,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    // By system calls as such: the C library's may be where a thread is cancelled, and each of them pays for that.
+    // By system calls as such, where rustix makes them (Linux): the C library's may be where a thread is cancelled, and each pays for that.
 
     /// Reads what is there, as much as fits.
     #[inline]

@@ -14,10 +14,10 @@ use super::SpawnError;
 /// server finds its port free again when it is restarted.
 const PREFERRED: Range<u16> = 20_000..32_768;
 const ATTEMPTS: usize = 50;
-/// Those of them that this process was given: it may not listen there yet, or not at the moment.
+/// Those of them that this process was given, which may not listen there yet, or not at the moment; and those that it found taken.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port of `host` on which nothing listened a moment ago, and another one each time. Another program may take it before it is used, so
+/// A port of `host` on which nothing listened a moment ago, and another one each time as long as there are. Another program may take it before it is used, so
 /// whoever uses it tries again with another one if it turns out to be taken.
 ///
 /// # Errors
@@ -29,7 +29,8 @@ pub fn free_port(host: &str) -> Result<u16, SpawnError> {
     };
     for _ in 0..ATTEMPTS {
         let port = rand::random_range(PREFERRED);
-        if bindable(port).is_ok() && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+        // Looked for there first: were it bound, whoever was given it and starts now would find it taken.
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) && bindable(port).is_ok() {
             return Ok(port);
         }
     }

@@ -297,7 +297,10 @@ impl Reader {
                     let mut read = 0;
                     if std::mem::replace(&mut has_listened, true) {
                         // Who cannot read the map has lost the master again.
-                        let Ok((epoch, map)) = read_map(&client).await else { continue };
+                        let Ok((epoch, map)) = read_map(&client).await else {
+                            sleep(Duration::from_millis(2)).await;
+                            continue;
+                        };
                         if epoch > said {
                             read = epoch;
                             keep(epoch, map);

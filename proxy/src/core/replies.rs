@@ -191,6 +191,8 @@ impl Replies {
     /// Counts the command at `sequence` as answered without a reply.
     pub(crate) fn leave_out(&mut self, sequence: Sequence) {
         let place = sequence.wrapping_sub(self.first) as usize;
+        debug_assert!(place < self.slots.len());
+        debug_assert!(!matches!(self.slots[place], Slot::Ready { .. }), "a command is answered once");
         if place == 0 {
             self.pass_turn();
         } else {

@@ -110,7 +110,7 @@ pub(crate) struct Session {
     /// Stands in the list of those whose output waits for the rest of a batch.
     pub(crate) gathering: bool,
 
-    /// What it is owed.
+    /// What it is owed. It is answered by [`Session::answer`] and its kin, which know what the client does not want.
     pub(crate) replies: Replies,
 }
 
@@ -257,7 +257,7 @@ impl Session {
         }
     }
 
-    /// See [`Replies::answer_owned`].
+    /// As [`Replies::answer_owned`], unless the client does not want the reply.
     pub(crate) fn answer_owned(&mut self, sequence: Sequence, reply: Vec<u8>) {
         if self.has_muted(sequence) {
             self.answer_muted(sequence);
@@ -266,7 +266,7 @@ impl Session {
         }
     }
 
-    /// See [`Replies::answer_now`].
+    /// As [`Replies::answer_now`], unless the client does not want the reply.
     #[inline]
     pub(crate) fn answer_now(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.mute.is_none() || !self.is_mute_at_hand() {
@@ -277,7 +277,7 @@ impl Session {
         }
     }
 
-    /// See [`Replies::begin_passing`].
+    /// As [`Replies::begin_passing`], but not for a client that does not want some replies.
     pub(crate) fn begin_passing(&mut self, sequence: Sequence, begun: &[u8]) -> bool {
         self.mute.is_none() && self.replies.begin_passing(sequence, begun)
     }
