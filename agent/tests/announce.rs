@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::*;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
-use vrc_agent::{Config, NodeTarget};
+use vrc_agent::{Config, NodeTarget, spawn::free_port};
 use vrc_cluster::contract::AgentBusMessage;
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_master_that_restarts_hears_of_the_node_at_once() {
 
 #[tokio::test]
 async fn what_is_not_there_yet_is_waited_for() {
-    let (node_port, master_port) = (free_port(), free_port());
+    let (node_port, master_port) = (free_port("127.0.0.1").unwrap(), free_port("127.0.0.1").unwrap());
     let target = NodeTarget::new("127.0.0.1", node_port);
     let master_url = vrc_cluster::client::MasterUrl::new("127.0.0.1", master_port).unwrap();
     let settings = Config { announce_interval: Duration::from_millis(100), ..Config::new(target, master_url) };

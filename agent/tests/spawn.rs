@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vrc_agent::{
     FleetConfig, Health, NodeTarget, run_fleet,
-    spawn::{RedisProcess, RestartPolicy, SpawnError, SpawnEvent, SpawnOptions, Supervised, supervise},
+    spawn::{RedisProcess, RestartPolicy, SpawnError, SpawnEvent, SpawnOptions, Supervised, free_port, supervise},
 };
 use vrc_cluster::contract::AgentBusMessage;
 
@@ -256,7 +256,7 @@ async fn a_fleet_of_which_one_server_cannot_start_does_not_start() {
     let (master, parent) = (redis().await, tempfile::tempdir().unwrap());
     // The second of the consecutive ports is taken.
     let (first, _taken) = eventually(async || {
-        let port = free_port();
+        let port = free_port("127.0.0.1").unwrap();
         TcpListener::bind(("127.0.0.1", port + 1)).ok().map(|listener| (port, listener))
     })
     .await;

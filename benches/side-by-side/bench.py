@@ -62,7 +62,8 @@ class Bench:
             if self.suite.kind in ("load", "swap", "where"):
                 words = load.command(point, point.requests(how_long), "PORT")
                 run["command"] = " ".join(word if len(word) < 100 else "VALUE" for word in words)
-            self.measure(point, here, rounds, how_long, run["samples"])
+            with self.proxies.servers.placed(*machine.places(point.cores)):
+                self.measure(point, here, rounds, how_long, run["samples"])
             if run["samples"]:
                 self.result["runs"].append(run)
                 self.result["load_average_after"] = os.getloadavg()[0]
@@ -80,15 +81,14 @@ class Bench:
         if not self.suite.fresh:
             # What takes long comes before the first round, whose time is measured too.
             here = [each for each in here if self.attempt(each, point, lambda: self.proxies.shared(each, point))]
-        with self.proxies.servers.placed(*machine.places(point.cores)):
-            while here and rounds.another(time.monotonic()):
-                for each in here if rounds.done % 2 else here[::-1]:
-                    sample = self.attempt(each, point, lambda: self.measure_one(each, point, how_long))
-                    if sample:
-                        # All that is wanted of it has been read off.
-                        sample.pop("distribution", None)
-                        samples.setdefault(each.name, []).append(sample)
-                here = [each for each in here if len(samples.get(each.name, [])) == rounds.done]
+        while here and rounds.another(time.monotonic()):
+            for each in here if rounds.done % 2 else here[::-1]:
+                sample = self.attempt(each, point, lambda: self.measure_one(each, point, how_long))
+                if sample:
+                    # All that is wanted of it has been read off.
+                    sample.pop("distribution", None)
+                    samples.setdefault(each.name, []).append(sample)
+            here = [each for each in here if len(samples.get(each.name, [])) == rounds.done]
 
     def measure_one(self, each, point, how_long):
         if self.suite.kind == "idle":
@@ -110,11 +110,10 @@ class Bench:
         here = {each.name: self.attempt(each, point, lambda: self.proxies.shared(each, point)) for each in here}
         servers = {name: server for name, server in here.items() if server}
         with self.proxies.once(contenders.Alone.find(), point) as direct:
-            direct.is_node = True
-            with self.proxies.servers.placed(*machine.places(point.cores)):
-                while rounds.another(time.monotonic()):
-                    for name, sample in alone.round_of(servers, direct, point, how_long).items():
-                        samples.setdefault(name, []).append(sample)
+            self.proxies.servers.take_for_node(direct)
+            while rounds.another(time.monotonic()):
+                for name, sample in alone.round_of(servers, direct, point, how_long).items():
+                    samples.setdefault(name, []).append(sample)
 
     def attempt(self, each, point, action):
         """What it returns; None if it fails, which is taken note of."""

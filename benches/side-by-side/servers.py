@@ -17,8 +17,6 @@ from checks import Client
 START_SECONDS_MAX = 15
 # How often and how long, in seconds, is looked whether a server has come to rest, and with which part of a core it has.
 SETTLE_LOOKS_MAX, SETTLE_LOOK, SETTLED_PART = 40, 0.05, 0.05
-# What the names of nodes begin with.
-NODE = "node"
 
 
 class Server:
@@ -26,7 +24,8 @@ class Server:
 
     def __init__(self, name, argv, address, log):
         self.name, self.argv, self.address, self.log = name, argv, address, log
-        self.is_node = name.startswith(NODE)
+        # Whether it is a node, rather than what stands in front of nodes: they may have other cores.
+        self.is_node = False
         with open(log, "wb") as out:
             # A session of its own: Ctrl-C reaches this program alone, which then stops its servers in order.
             self.process = subprocess.Popen(
@@ -139,6 +138,11 @@ class Servers:
         for server in self.running:
             self.place(server)
 
+    def take_for_node(self, server):
+        """It is a node from here on."""
+        server.is_node = True
+        self.place(server)
+
     def place(self, server):
         """Keeps all threads that a server has, and those that it will start, to its cores."""
         if self.cores:
@@ -178,5 +182,7 @@ def start_nodes(servers, program, count):
     nodes = []
     for number, port in enumerate(free_ports(count)):
         volatile = ["--save", "", "--appendonly", "no", "--dir", servers.directory]
-        nodes.append(servers.start(f"{NODE}{number}", [program, "--port", port, "--bind", "127.0.0.1", *volatile], port))
+        node = servers.start(f"node{number}", [program, "--port", port, "--bind", "127.0.0.1", *volatile], port)
+        servers.take_for_node(node)
+        nodes.append(node)
     return nodes

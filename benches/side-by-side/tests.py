@@ -227,21 +227,22 @@ class Cores(unittest.TestCase):
     @unittest.skipUnless(hasattr(os, "sched_setaffinity"), "the system does not tell")
     def test_servers_share_one_for_a_while(self):
         with servers.Servers() as running:
-            here, (port,) = os.sched_getaffinity(0), servers.free_ports(1)
-            listen = f"import socket; each = socket.create_server(('127.0.0.1', {port}))\nwhile True: each.accept()[0].sendall(b'+OK\\r\\n')"
-            server = running.start("it", [sys.executable, "-c", listen], port, question=("PING",))
+            here = os.sched_getaffinity(0)
 
-            def cores():
-                return {frozenset(os.sched_getaffinity(task)) for task in [0, *server.tasks()]}
+            def start():
+                (port,) = servers.free_ports(1)
+                listen = f"import socket; each = socket.create_server(('127.0.0.1', {port}))\nwhile True: each.accept()[0].sendall(b'+OK\\r\\n')"
+                return running.start("it", [sys.executable, "-c", listen], port, question=("PING",))
 
-            gone = running.start("gone", [sys.executable, "-c", listen], port, question=("PING",))
+            def cores(*started):
+                return {frozenset(os.sched_getaffinity(task)) for task in [0, *(task for server in started for task in server.tasks())]}
+
+            first, gone = start(), start()
             gone.stop()
             with running.placed(*machine.places("one")):
-                self.assertEqual([len(each) for each in cores()], [1])
-                (port,) = servers.free_ports(1)
-                later = running.start("later", [sys.executable, "-c", listen.replace(str(server.address), str(port))], port, question=("PING",))
-                self.assertEqual({len(os.sched_getaffinity(task)) for task in later.tasks()}, {1})
-            self.assertEqual(cores(), {frozenset(here)})
+                later = start()
+                self.assertEqual([len(each) for each in cores(first, later)], [1])
+            self.assertEqual(cores(first, later), {frozenset(here)})
 
     @unittest.skipUnless(hasattr(os, "sched_setaffinity"), "the system does not tell")
     def test_whoever_the_proxy_is_beside_has_its_cores(self):

@@ -17,8 +17,8 @@ const ATTEMPTS: usize = 50;
 /// Those of them that this process was given, which may not listen there yet, or not at the moment; and those that it found taken.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port of `host` on which nothing listened a moment ago, and another one each time as long as there are. Another program may take it before it is used, so
-/// whoever uses it tries again with another one if it turns out to be taken.
+/// A port of `host` on which nothing listened a moment ago, and another one each time as long as there are. Another program may take it
+/// before it is used, so whoever uses it tries again with another one if it turns out to be taken.
 ///
 /// # Errors
 /// If nothing can be bound on `host` at all.

@@ -28,11 +28,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// An interval so long that nothing that waits for it happens in a test.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-/// A port that nobody listens at, and that nobody else in this process is given.
-pub fn free_port() -> u16 {
-    vrc_agent::spawn::free_port("127.0.0.1").unwrap()
-}
-
 pub async fn redis() -> RedisProcess {
     RedisProcess::start(&SpawnOptions::default()).await.unwrap()
 }

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use vrc_agent::spawn::free_port;
+
 /// How long a server may take to start, and a reply to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,14 +23,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `redis-server`, or `valkey-server` where there is no redis.
     pub(crate) fn start() -> Server {
-        Server::start_with(Vec::new)
+        Server::start_with(&[])
     }
 
     /// The only node of a Redis Cluster, which owns all slots.
     pub(crate) fn start_cluster() -> Server {
-        let server = Server::start_with(|| {
-            ["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()].map(str::to_owned).to_vec()
-        });
+        let server =
+            Server::start_with(&["--cluster-enabled", "yes", "--cluster-port", &free_port("127.0.0.1").unwrap().to_string()]);
         let mut connection = server.connect();
         connection.call(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
         let deadline = Instant::now() + PATIENCE;
@@ -39,13 +40,13 @@ impl Server {
         server
     }
 
-    fn start_with(options: impl Fn() -> Vec<String>) -> Server {
+    fn start_with(options: &[&str]) -> Server {
         for _ in 0..10 {
-            // Somebody else may take a port between this and the server's own bind: then the server ends, and others are tried.
-            let port = free_port();
+            // Somebody else may take the port between this and the server's own bind: then the server ends, and the next port is tried.
+            let port = free_port("127.0.0.1").unwrap();
             let dir = std::env::temp_dir().join(format!("vrc-cluster-test-{}-{port}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
-            let mut server = Server { process: spawn(port, &dir, &options()), port, dir };
+            let mut server = Server { process: spawn(port, &dir, options), port, dir };
             if server.is_up() {
                 return server;
             }
@@ -93,12 +94,7 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens at, and that nobody else in this process is given.
-fn free_port() -> u16 {
-    vrc_agent::spawn::free_port("127.0.0.1").unwrap()
-}
-
-fn spawn(port: u16, dir: &Path, options: &[String]) -> Child {
+fn spawn(port: u16, dir: &Path, options: &[&str]) -> Child {
     let start = |program| {
         Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

@@ -70,6 +70,7 @@ impl Session {
     }
 
     /// Whether the reply in this place is dropped.
+    #[inline]
     pub(super) fn is_muted(&self, sequence: Sequence) -> bool {
         self.replies.slot(sequence) == Some(Slot::Muted)
             || self.mute.as_ref().is_some_and(|mute| {

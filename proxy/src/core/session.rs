@@ -250,7 +250,7 @@ impl Session {
     /// Answers the command at `sequence`, unless its client does not want that: `write` appends the reply.
     #[inline]
     pub(crate) fn answer(&mut self, sequence: Sequence, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.has_muted(sequence) {
+        if self.is_muted(sequence) {
             self.answer_muted(sequence);
         } else {
             self.replies.answer(sequence, write);
@@ -259,7 +259,7 @@ impl Session {
 
     /// As [`Replies::answer_owned`], unless the client does not want the reply.
     pub(crate) fn answer_owned(&mut self, sequence: Sequence, reply: Vec<u8>) {
-        if self.has_muted(sequence) {
+        if self.is_muted(sequence) {
             self.answer_muted(sequence);
         } else {
             self.replies.answer_owned(sequence, reply);
@@ -280,11 +280,6 @@ impl Session {
     /// As [`Replies::begin_passing`], but not for a client that does not want some replies.
     pub(crate) fn begin_passing(&mut self, sequence: Sequence, begun: &[u8]) -> bool {
         self.mute.is_none() && self.replies.begin_passing(sequence, begun)
-    }
-
-    #[inline]
-    fn has_muted(&self, sequence: Sequence) -> bool {
-        (self.mute.is_some() || self.replies.slot(sequence) == Some(Slot::Muted)) && self.is_muted(sequence)
     }
 
     /// Counts a command as answered whose reply is not wanted.

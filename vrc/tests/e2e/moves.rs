@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Cluster, Fleet, LONG, Load, PATIENT, Process, RedisServer, connect, eventually, locate};
+use crate::support::{Cluster, Fleet, LONG, Load, PATIENT, PATIENT_AGENT, Process, RedisServer, connect, eventually, locate};
 
 /// Replies between two moves: enough that every key was read and written.
 const BETWEEN: u64 = 5_000;
@@ -16,7 +16,7 @@ const LEAVES_LATE: [&str; 2] = ["--leave-wait", "60s"];
 /// An agent that is started later, as patient as those of the fleet.
 fn start_agent(redis: &RedisServer, master: &str) -> Process {
     let port = redis.port().to_string();
-    Process::vrc(&[&["agent", "-p", &port, "-P", master, "--ping-timeout", "20s"], &LEAVES_LATE[..]].concat())
+    Process::vrc(&[&["agent", "-p", &port, "-P", master], &PATIENT_AGENT[..], &LEAVES_LATE[..]].concat())
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String) {

@@ -43,7 +43,6 @@ async fn ask(connection: &mut MultiplexedConnection, words: &str) -> String {
     command.query_async(connection).await.unwrap()
 }
 
-/// A port that nobody listens at, and that nobody else in this process is given.
 fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port("127.0.0.1").unwrap()))
 }
@@ -51,23 +50,12 @@ fn free_address() -> SocketAddr {
 /// A redis in cluster mode that has all slots.
 async fn real_cluster() -> RedisProcess {
     let directive = |name: &str, value: &str| (name.to_owned(), vec![value.to_owned()]);
-    let start = async || {
-        let directives = vec![
-            directive("cluster-enabled", "yes"),
-            directive("cluster-announce-ip", "127.0.0.1"),
-            directive("cluster-port", &free_address().port().to_string()),
-        ];
-        RedisProcess::start(&SpawnOptions { directives, ..SpawnOptions::default() }).await
-    };
-    let mut started = start().await;
-    for _ in 1..10 {
-        // The port that it wants besides may be taken by now.
-        if started.is_ok() {
-            break;
-        }
-        started = start().await;
-    }
-    let redis = started.unwrap();
+    let directives = vec![
+        directive("cluster-enabled", "yes"),
+        directive("cluster-announce-ip", "127.0.0.1"),
+        directive("cluster-port", &free_address().port().to_string()),
+    ];
+    let redis = RedisProcess::start(&SpawnOptions { directives, ..SpawnOptions::default() }).await.unwrap();
     let mut connection = connect(redis.port()).await;
     ask(&mut connection, "CLUSTER ADDSLOTSRANGE 0 16383").await;
     until("the cluster is up", async || ask(&mut connection, "CLUSTER INFO").await.contains("cluster_state:ok")).await;

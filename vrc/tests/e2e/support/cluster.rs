@@ -14,6 +14,8 @@ use super::{LONG, Process, RedisServer, connect, eventually};
 
 /// A coordinator that gives nodes long, as their agents do: one that a busy machine keeps waiting is not to be taken for dead.
 pub(crate) const PATIENT: [&str; 6] = ["--ping-timeout", "20s", "--recheck", "20s", "--guest-flush-timeout", "20s"];
+/// Likewise an agent.
+pub(crate) const PATIENT_AGENT: [&str; 2] = ["--ping-timeout", "20s"];
 
 /// What a cluster consists of.
 #[derive(Debug, Clone)]
@@ -90,7 +92,7 @@ impl Cluster {
             let redis = RedisServer::start();
             let (port, weight) = (redis.port().to_string(), weight.to_string());
             let mut args = vec!["agent", "-h", "127.0.0.1", "-p", &port, "-w", &weight, "--master", url];
-            args.extend(["--ping-timeout", "20s"]);
+            args.extend(PATIENT_AGENT);
             args.extend(&fleet.agent);
             let agent = Process::vrc(&args);
             (format!("127.0.0.1:{port}"), ClusterNode { agent, redis })

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use cluster::{Cluster, Fleet, PATIENT, Proxy, locate};
+pub(crate) use cluster::{Cluster, Fleet, PATIENT, PATIENT_AGENT, Proxy, locate};
 pub(crate) use load::Load;
 pub(crate) use process::{Process, is_running, pid, vrc};
 pub(crate) use redis_server::{RedisServer, redis_program};
